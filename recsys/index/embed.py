@@ -1,0 +1,113 @@
+"""All items of a dataset through an encoder, by Ray Data actors.
+
+Each actor holds one encoder; tokens go in and vectors come out, in any order, and are put in
+place by item_index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+from recsys import schema
+from recsys.artifact import Artifact, open_artifact
+from recsys.config import IndexConfig, ModelConfig
+from recsys.models.backbone import load_text_encoder, pad_tokens
+from recsys.models.build import load_model
+from recsys.models.item_encoder import ItemInputs
+
+VECTOR = "vector"
+
+EncodeItems = Callable[[np.ndarray, list[list[int]]], torch.Tensor]
+"""Item indexes (n,) and their token ids -> float32 vectors (n, width)."""
+
+
+def embed_text(dataset: Artifact, model: ModelConfig, index: IndexConfig) -> torch.Tensor:
+    """(N, E) text vectors of all items by the pretrained backbone alone, not whitened."""
+
+    def make_encoder() -> EncodeItems:
+        encoder = load_text_encoder(model).eval().to(_device(index))
+        return lambda _, tokens: encoder(pad_tokens(tokens).to(_device(index)))
+
+    return _embed(dataset, make_encoder, index)
+
+
+def embed_items(dataset: Artifact, checkpoint: Artifact, index: IndexConfig) -> torch.Tensor:
+    """(N, D) item vectors by the checkpoint's item encoder."""
+    uri = checkpoint.uri
+
+    def make_encoder() -> EncodeItems:
+        model, _ = load_model(open_artifact(uri, "checkpoint", check=False))
+        model = model.to(_device(index))
+
+        def encode(item_indexes: np.ndarray, tokens: list[list[int]]) -> torch.Tensor:
+            indexes = torch.as_tensor(item_indexes).to(_device(index))
+            return model.encode_items(
+                ItemInputs(indexes, tokens=pad_tokens(tokens).to(_device(index)))
+            )
+
+        return encode
+
+    return _embed(dataset, make_encoder, index)
+
+
+def _device(index: IndexConfig) -> torch.device:
+    return torch.device("cuda" if index.use_gpu else "cpu")
+
+
+class _Encoder:
+    """A Ray Data actor around one encoder."""
+
+    def __init__(self, make_encoder: Callable[[], EncodeItems]) -> None:
+        torch.set_num_threads(1)
+        self._encode = make_encoder()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        indexes = block[schema.ITEM_INDEX].to_numpy()
+        with torch.inference_mode():
+            vectors = self._encode(indexes, block[schema.TOKEN_IDS].to_pylist()).float().cpu()
+        width = vectors.shape[1]
+        flat = pa.array(vectors.numpy().ravel())
+        lists = pa.FixedSizeListArray.from_arrays(flat, width)
+        return pa.table({schema.ITEM_INDEX: indexes, VECTOR: lists})
+
+
+def _embed(
+    dataset: Artifact, make_encoder: Callable[[], EncodeItems], index: IndexConfig
+) -> torch.Tensor:
+    items = dataset.read_table("items.parquet", [schema.ITEM_INDEX, schema.TOKEN_IDS])
+    blocks = _by_length(items, index.batch_size)
+    encoded = ray.data.from_arrow(blocks).map_batches(
+        _Encoder,
+        fn_constructor_args=(make_encoder,),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=index.num_workers),
+        num_cpus=1,
+        num_gpus=1 if index.use_gpu else None,
+    )
+    vectors = torch.empty(0)
+    for block in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
+        rows, values = _vectors_of(cast(pa.Table, block))
+        if not len(vectors):
+            vectors = torch.empty(len(items), values.shape[1])
+        vectors[rows] = values
+    return vectors
+
+
+def _vectors_of(block: pa.Table) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = torch.as_tensor(block[schema.ITEM_INDEX].to_numpy().copy())
+    flat = block[VECTOR].combine_chunks().flatten().to_numpy()
+    return rows, torch.as_tensor(flat.copy()).view(len(rows), -1)
+
+
+def _by_length(items: pa.Table, batch_size: int) -> list[pa.Table]:
+    """Blocks of items of similar length, so that little of a batch is padding."""
+    lengths = np.diff(items[schema.TOKEN_IDS].combine_chunks().offsets.to_numpy())
+    ordered = items.take(pa.array(np.argsort(lengths, kind="stable")))
+    return [ordered.slice(start, batch_size) for start in range(0, len(ordered), batch_size)]

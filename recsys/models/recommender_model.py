@@ -1,0 +1,62 @@
+"""The module that joins item encoder and user encoder.
+
+Shapes: B users, H positions, P positions with a target, C items, D embedding size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from recsys.models.backbone import TextEncoder
+from recsys.models.item_encoder import IdItemEncoder, ItemInputs, TextItemEncoder
+from recsys.models.user_encoder import UserEncoder
+from recsys.schema import NO_TARGET, Batch
+
+
+class RecommenderModel(nn.Module):
+    """Users and items as vectors of length 1; their dot product is the score.
+
+    `text_encoder` is None where items come with their text vectors already computed (a frozen
+    backbone in training) or have none (IDs).
+    """
+
+    def __init__(
+        self,
+        item_encoder: TextItemEncoder | IdItemEncoder,
+        user_encoder: UserEncoder,
+        text_encoder: TextEncoder | None = None,
+    ) -> None:
+        super().__init__()
+        self.item_encoder = item_encoder
+        self.user_encoder = user_encoder
+        self.text_encoder = text_encoder
+
+    def forward(
+        self, batch: Batch, inputs: ItemInputs
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """User vectors where there is a target (P, D), item vectors (C, D), and targets (P,).
+
+        The batch's item indexes and targets are rows of `inputs`.
+        """
+        items_CD = self.encode_items(inputs)
+        users_BHD = self.user_encoder(items_CD[batch.item_indexes], batch)
+        has_target_BH = batch.targets != NO_TARGET
+        return users_BHD[has_target_BH], items_CD, batch.targets[has_target_BH]
+
+    def encode_items(self, inputs: ItemInputs) -> torch.Tensor:
+        """(C, D) item vectors."""
+        if isinstance(self.item_encoder, IdItemEncoder):
+            return self.item_encoder(inputs.item_indexes)
+        text_CE = inputs.text
+        if text_CE is None:
+            assert self.text_encoder is not None
+            assert inputs.tokens is not None
+            text_CE = self.text_encoder(inputs.tokens)
+        return self.item_encoder(text_CE)
+
+    def encode_users(self, items_BHD: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """(B, D) user vectors after the last event of each history."""
+        users_BHD = self.user_encoder(items_BHD, batch)
+        rows_B = torch.arange(len(batch.lengths), device=batch.lengths.device)
+        return users_BHD[rows_B, batch.lengths - 1]

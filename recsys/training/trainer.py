@@ -1,0 +1,152 @@
+"""The driver's side of training: cached text vectors, the Ray Train run, the artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import ray.train
+import ray.train.torch
+import torch
+from safetensors.torch import load, save
+
+from recsys.artifact import Artifact, ArtifactWriter, filesystem, write_file
+from recsys.config import IndexConfig, ModelConfig, TrainingConfig
+from recsys.data.tokenize import load_tokenizer
+from recsys.index.embed import embed_text
+from recsys.models.backbone import TextEncoder, fit_whitening, load_text_encoder, merge_lora
+from recsys.models.build import ModelShape, build_model, save_model, text_size
+from recsys.models.recommender_model import RecommenderModel
+from recsys.training.checkpoint import LOG
+from recsys.training.job import TEXT_VECTORS, TrainJob
+from recsys.training.loop import train_loop
+from recsys.training.zero import consolidated_state
+
+SCORE = "valid_ndcg@10"
+"""The best epoch by this becomes the checkpoint artifact."""
+
+
+def train(model: ModelConfig, training: TrainingConfig, dataset: Artifact, output: str) -> Artifact:
+    """Train on a dataset and write a `checkpoint` artifact.
+
+    Shards for resume stay in `<output>-run`, in a folder named by config and dataset: the same
+    call goes on where an interrupted one stopped.
+    """
+    run_uri, name = f"{str(output).rstrip('/')}-run", _run_name(model, training, dataset)
+    cache = _cache_text(model, training, dataset, run_uri)
+    job = TrainJob(
+        dataset=dataset.uri,
+        model=model,
+        training=training,
+        shape=_shape(model, dataset),
+        text_vectors=f"{run_uri}/{cache}" if cache else None,
+    )
+    result = _fit(job, run_uri, name)
+    kept = result.best_checkpoints or []
+    best, _ = max(kept, key=lambda pair: pair[1].get(SCORE, float("-inf")))
+    return _publish(job, dataset, best, output)
+
+
+def _run_name(model: ModelConfig, training: TrainingConfig, dataset: Artifact) -> str:
+    told = [model.model_dump_json(), training.model_dump_json(), dataset.digest]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+
+
+def _shape(model: ModelConfig, dataset: Artifact) -> ModelShape:
+    prepare = dataset.manifest.config["prepare"]
+    return ModelShape(
+        num_items=dataset.manifest.facts["num_items"],
+        max_history=prepare["max_history"],
+        num_events=len(prepare["events"]),
+        text_size=text_size(model),
+    )
+
+
+def _cache_text(
+    model: ModelConfig, training: TrainingConfig, dataset: Artifact, run_uri: str
+) -> str | None:
+    """Name of the file with a frozen backbone's text vectors, made unless it is already there."""
+    if model.item_features == "id" or model.tuning != "frozen":
+        return None
+    items = next(f.sha256 for f in dataset.manifest.files if f.path == "items.parquet")
+    told = [items, model.backbone, model.pooling, model.backbone_precision, str(model.whiten)]
+    name = f"text_vectors_{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}.safetensors"
+    fs, root = filesystem(run_uri)
+    if not fs.get_file_info(f"{root}/{name}").is_file:
+        index = IndexConfig(num_workers=training.num_workers, use_gpu=training.use_gpu)
+        write_file(run_uri, name, save(_text_tensors(model, embed_text(dataset, model, index))))
+    return name
+
+
+def _text_tensors(model: ModelConfig, text_NE: torch.Tensor) -> dict[str, torch.Tensor]:
+    if not model.whiten:
+        return {TEXT_VECTORS: text_NE}
+    mean_E, whitening_EE = fit_whitening(text_NE)
+    whitened_NE = (text_NE - mean_E) @ whitening_EE
+    return {TEXT_VECTORS: whitened_NE, "mean": mean_E, "whitening": whitening_EE}
+
+
+def _fit(job: TrainJob, run_uri: str, name: str) -> ray.train.Result:
+    training = job.training
+    trainer = ray.train.torch.TorchTrainer(
+        train_loop,
+        train_loop_config=job.model_dump(mode="json"),
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if training.use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=training.num_workers, use_gpu=training.use_gpu
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=_storage_path(run_uri),
+            failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute=SCORE
+            ),
+        ),
+    )
+    return trainer.fit()
+
+
+def _storage_path(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def _publish(
+    job: TrainJob, dataset: Artifact, checkpoint: ray.train.Checkpoint, output: str
+) -> Artifact:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.to_directory(folder)
+        state = consolidated_state(Path(folder))
+        log = json.loads((Path(folder) / LOG).read_text())
+    writer = ArtifactWriter(output, "checkpoint")
+    save_model(_trained(job, state), writer, load_tokenizer(job.model.backbone))
+    writer.add_json(LOG, log)
+    config = {"model": job.model, "training": job.training}
+    return writer.publish(
+        {name: section.model_dump(mode="json") for name, section in config.items()},
+        {"dataset": dataset.digest},
+        {"shape": job.shape.model_dump(), "prepare": dataset.manifest.config["prepare"]},
+    )
+
+
+def _trained(job: TrainJob, state: dict[str, torch.Tensor]) -> RecommenderModel:
+    """The model as it serves: float32, LoRA merged, the text encoder in place."""
+    text = None if job.model.item_features == "id" else load_text_encoder(job.model)
+    frozen = job.model.tuning == "frozen"
+    model = build_model(job.model, job.shape, None if frozen else text)
+    model.load_state_dict(state)
+    if text is not None:
+        _finish_text(job, text)
+    model.text_encoder = text
+    return model
+
+
+def _finish_text(job: TrainJob, text: TextEncoder) -> None:
+    text.backbone = merge_lora(text.backbone)
+    if job.text_vectors and job.model.whiten:
+        fs, path = filesystem(job.text_vectors)
+        with fs.open_input_file(path) as stream:
+            tensors = load(stream.read())
+        text.set_whitening(tensors["mean"], tensors["whitening"])

@@ -1,0 +1,1 @@
+"""Tests of the deployment files, with no cluster and no network."""
