@@ -97,6 +97,7 @@ def _on_ray(stage: str, command: Command) -> Artifact:
     else:
         cpus = max(LOCAL_CPUS, os.cpu_count() or 1)
         ray.init("local", num_cpus=cpus, logging_level=logging.WARNING, runtime_env=runtime_env)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells each plan at INFO
     try:
         return getattr(stages, stage)(command)
     finally:

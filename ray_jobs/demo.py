@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 import urllib.request
@@ -39,13 +40,13 @@ def demo(arguments: Arguments) -> None:
     common = ["--config", arguments.config, "--output", output]
     if not arguments.data:
         _headline("generate", started)
-        _run_here(["-m", "ray_jobs.generate", "--output", data])
+        subprocess.run([sys.executable, "-m", "ray_jobs.generate", "--output", data], check=True)
     _headline("start Ray", started)
     with LocalCluster() as cluster:
         for stage in ("prepare", "train", "index", "evaluate"):
             _headline(stage, started)
             flags = ["--data", data] if stage == "prepare" else []
-            cluster.submit(["python", "-m", f"ray_jobs.{stage}", *common, *flags])
+            cluster.submit(["python", "-m", f"ray_jobs.{stage}", *common, *flags], stage)
         _headline("serve", started)
         _ask(_serve(cluster, output), data)
     console.print(f"\nThe report: {output}/report/report.html", style="bold")
@@ -54,12 +55,6 @@ def demo(arguments: Arguments) -> None:
 
 def _headline(stage: str, started: float) -> None:
     console.rule(f"{stage}  ({time.perf_counter() - started:.0f} s)")
-
-
-def _run_here(arguments: list[str]) -> None:
-    import subprocess
-
-    subprocess.run([sys.executable, *arguments], check=True)
 
 
 def _serve(cluster: LocalCluster, output: str) -> str:
@@ -71,7 +66,8 @@ def _serve(cluster: LocalCluster, output: str) -> str:
     deadline = time.monotonic() + READY_SECONDS
     while not cluster.answers(f"{url}/health/ready"):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{url} was not ready within {READY_SECONDS} s")
+            told = cluster.logs("serve")[-3000:]
+            raise RuntimeError(f"{url} was not ready within {READY_SECONDS} s:\n{told}")
         time.sleep(0.5)
     return url
 

@@ -23,6 +23,7 @@ from ray_jobs.command import LOCAL_CPUS, QUIET
 
 START_SECONDS = 120
 STOP_SECONDS = 30
+_RAY = [str(Path(sys.executable).parent / "ray"), "--logging-level", "warning"]
 
 
 class LocalCluster:
@@ -58,7 +59,7 @@ class LocalCluster:
         """
         with (self._folder / "head.log").open("wb") as log:
             self._head = subprocess.Popen(
-                [_program("ray"), "start", "--head", "--block", *self._flags()],
+                [*_RAY, "start", "--head", "--block", *self._flags()],
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -103,17 +104,18 @@ class LocalCluster:
         except (urllib.error.URLError, OSError):
             return False
 
-    def submit(self, entrypoint: list[str], wait: bool = True) -> str:
-        """`ray job submit` from the repository's root; returns the job's standard output.
+    def submit(self, entrypoint: list[str], name: str, wait: bool = True) -> str:
+        """`ray job submit` from the repository's root, as submission `name`.
 
-        The output is shown while it comes.
+        Returns the job's standard output, which is also shown while it comes.
 
         Raises:
             RuntimeError: the job failed.
         """
-        flags = ["--address", self.address, "--working-dir", "."] + ([] if wait else ["--no-wait"])
+        flags = ["--address", self.address, "--working-dir", ".", "--submission-id", name]
+        flags += [] if wait else ["--no-wait"]
         process = subprocess.Popen(
-            [_program("ray"), "job", "submit", *flags, "--", *entrypoint],
+            [*_RAY, "job", "submit", *flags, "--", *entrypoint],
             env=self.environment,
             stdout=subprocess.PIPE,
             text=True,
@@ -126,6 +128,12 @@ class LocalCluster:
         if process.wait() != 0:
             raise RuntimeError(f"job failed: {' '.join(entrypoint)}")
         return "".join(lines)
+
+    def logs(self, name: str) -> str:
+        """What the job submitted as `name` has printed so far."""
+        command = [*_RAY, "job", "logs", "--address", self.address, name]
+        found = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        return found.stdout
 
     def __exit__(self, *_: object) -> None:
         self._stop()
@@ -147,7 +155,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _program(name: str) -> str:
-    return str(Path(sys.executable).parent / name)

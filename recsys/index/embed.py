@@ -46,7 +46,7 @@ def embed_items(dataset: Artifact, checkpoint: Artifact, index: IndexConfig) -> 
         model = model.to(_device(index))
 
         def encode(item_indexes: np.ndarray, tokens: list[list[int]]) -> torch.Tensor:
-            indexes = torch.as_tensor(item_indexes).to(_device(index))
+            indexes = torch.tensor(item_indexes, device=_device(index))
             return model.encode_items(
                 ItemInputs(indexes, tokens=pad_tokens(tokens).to(_device(index)))
             )
@@ -87,7 +87,7 @@ def _embed(
         fn_constructor_args=(make_encoder,),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=index.num_workers),
+        compute=ray.data.ActorPoolStrategy(size=min(index.num_workers, len(blocks))),
         num_cpus=1,
         num_gpus=1 if index.use_gpu else None,
     )

@@ -1,6 +1,8 @@
-"""`import_path: recsys.serving.app:build_app` of every serve config."""
+"""`import_path: recsys.serving.app:build_app` of every serve config.
 
-from __future__ import annotations
+Ray turns a config's `args` into `ServeArgs` by the annotation itself, so annotations here are no
+strings (no `from __future__ import annotations`).
+"""
 
 from ray.serve import Application
 

@@ -1,6 +1,8 @@
-"""The Ray Serve deployment: HTTP routes and batching around the engine."""
+"""The Ray Serve deployment: HTTP routes and batching around the engine.
 
-from __future__ import annotations
+FastAPI reads annotations after Ray has copied the class to a replica, where strings could no longer
+be resolved; so no `from __future__ import annotations` here.
+"""
 
 import asyncio
 from collections.abc import Sequence

@@ -12,6 +12,10 @@ from starlette.exceptions import HTTPException
 
 from recsys.serving.api import Problem
 
+NOT_JSON = "the body is not valid JSON in UTF-8"
+UNREADABLE_BODY = "There was an error parsing the body"
+"""FastAPI's words for a body that is not UTF-8."""
+
 log = logging.getLogger(__name__)
 
 
@@ -31,13 +35,15 @@ def install_problems(app: FastAPI) -> None:
 
 
 async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
+    if error.detail == UNREADABLE_BODY:
+        return problem(400, NOT_JSON)
     return problem(error.status_code, str(error.detail))
 
 
 async def _on_bad_request(_: Request, error: RequestValidationError) -> JSONResponse:
     faults = error.errors()
     if any(fault["type"] == "json_invalid" for fault in faults):
-        return problem(400, "the body is not valid JSON")
+        return problem(400, NOT_JSON)
     told = [f"{'.'.join(map(str, f['loc'][1:])) or 'body'}: {f['msg']}" for f in faults[:5]]
     return problem(422, "; ".join(told))
 

@@ -101,6 +101,7 @@ def _fit(job: TrainJob, run_uri: str, name: str) -> ray.train.Result:
             name=name,
             storage_path=_storage_path(run_uri),
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute=SCORE
             ),

@@ -1,0 +1,196 @@
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from recsys.artifact import Artifact, ArtifactWriter, open_artifact
+from recsys.training.cursor import Cursor, TrainWindows, rank_rows
+
+FILE_SIZES = (7, 5, 11)
+NUM_WINDOWS = sum(FILE_SIZES)
+FILE_OF_WINDOW = [number for number, size in enumerate(FILE_SIZES) for _ in range(size)]
+USERS = [f"u{number}" for number in range(NUM_WINDOWS)]
+EVERYTHING_AT_ONCE = 1_000
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Three train files with one window a user; a valid file that must not be read."""
+    folder: Path = tmp_path_factory.mktemp("cursor") / "dataset"
+    writer = ArtifactWriter(folder, "dataset")
+    first = 0
+    for number, size in enumerate(FILE_SIZES):
+        writer.add_table(f"train/part-{number}.parquet", windows_of(range(first, first + size)))
+        first += size
+    writer.add_table("valid/part-0.parquet", windows_of(range(900, 905)))
+    writer.publish({}, {}, {"rows": {"train": NUM_WINDOWS, "valid": 5}})
+    return open_artifact(folder, "dataset")
+
+
+def windows_of(users: range) -> pa.Table:
+    """Each window's values name its user, so that a row that was mixed up shows."""
+    return pa.table(
+        {
+            "user_id": [f"u{user}" for user in users],
+            "item_indexes": [[user, user + 1] for user in users],
+            "timestamps": [[user * 10, user * 10 + 5] for user in users],
+            "events": [[0, user % 3] for user in users],
+        }
+    )
+
+
+def make(dataset: Artifact, seed: int = 0, shuffle: int = EVERYTHING_AT_ONCE) -> TrainWindows:
+    return TrainWindows(dataset, seed, shuffle)
+
+
+def users_of(table: pa.Table) -> list[str]:
+    return table["user_id"].to_pylist()
+
+
+def epoch_order(windows: TrainWindows, epoch: int = 0, batch_size: int = 4) -> list[str]:
+    batches = windows.batches(Cursor(epoch), batch_size)
+    return [user for batch in batches for user in users_of(batch)]
+
+
+def file_of(user: str) -> int:
+    return FILE_OF_WINDOW[USERS.index(user)]
+
+
+shuffles = pytest.mark.parametrize("shuffle", [1, 6, 12, EVERYTHING_AT_ONCE])
+batch_sizes = pytest.mark.parametrize("batch_size", [1, 4, 6, NUM_WINDOWS, 100])
+
+
+class TestOneEpoch:
+    @shuffles
+    @batch_sizes
+    @pytest.mark.parametrize("world_size", [1, 2, 3])
+    def test_every_window_exactly_once_over_all_ranks(
+        self, dataset, shuffle, batch_size, world_size
+    ):
+        seen = Counter()
+        for batch in make(dataset, shuffle=shuffle).batches(Cursor(), batch_size):
+            for rank in range(world_size):
+                seen.update(users_of(rank_rows(batch, rank, world_size)))
+        assert seen == Counter(USERS)
+
+    @shuffles
+    @batch_sizes
+    def test_all_batches_but_the_last_are_full(self, dataset, shuffle, batch_size):
+        sizes = [len(b) for b in make(dataset, shuffle=shuffle).batches(Cursor(), batch_size)]
+        full, rest = divmod(NUM_WINDOWS, batch_size)
+        assert sizes == [batch_size] * full + ([rest] if rest else [])
+
+    @pytest.mark.parametrize(
+        ("batch_size", "steps"), [(1, 23), (4, 6), (6, 4), (22, 2), (23, 1), (100, 1)]
+    )
+    def test_steps_are_the_number_of_batches(self, dataset, batch_size, steps):
+        windows = make(dataset)
+        assert windows.steps(batch_size) == steps
+        assert len(list(windows.batches(Cursor(), batch_size))) == steps
+
+    @shuffles
+    def test_rows_stay_whole(self, dataset, shuffle):
+        for batch in make(dataset, shuffle=shuffle).batches(Cursor(), 4):
+            for row in batch.to_pylist():
+                user = int(row["user_id"][1:])
+                assert row == windows_of(range(user, user + 1)).to_pylist()[0]
+
+    def test_windows_of_different_files_are_shuffled_together(self, dataset):
+        files = [file_of(user) for user in epoch_order(make(dataset))]
+        assert sum(a != b for a, b in pairwise(files)) > 2
+
+    def test_a_small_shuffle_holds_one_file_at_a_time_and_shuffles_within(self, dataset):
+        order = epoch_order(make(dataset, shuffle=1))
+        assert sum(file_of(a) != file_of(b) for a, b in pairwise(order)) == 2
+        for number in range(len(FILE_SIZES)):
+            within = [user for user in order if file_of(user) == number]
+            assert within != sorted(within, key=USERS.index)
+
+    def test_files_come_in_another_order_each_epoch(self, dataset):
+        windows = make(dataset, shuffle=1)
+        first = {file_of(epoch_order(windows, epoch)[0]) for epoch in range(40)}
+        assert first == {0, 1, 2}
+
+
+class TestOrder:
+    @shuffles
+    def test_same_seed_same_order(self, dataset, shuffle):
+        one, two = (make(dataset, seed=3, shuffle=shuffle) for _ in range(2))
+        assert epoch_order(one, epoch=2) == epoch_order(two, epoch=2)
+
+    def test_asking_again_gives_the_same_epoch(self, dataset):
+        windows = make(dataset)
+        first = epoch_order(windows, epoch=1)
+        epoch_order(windows, epoch=0)
+        assert epoch_order(windows, epoch=1) == first
+
+    @shuffles
+    def test_epochs_differ(self, dataset, shuffle):
+        orders = [epoch_order(make(dataset, shuffle=shuffle), epoch) for epoch in range(4)]
+        assert len(set(map(tuple, orders))) == 4
+        assert all(sorted(order) == sorted(USERS) for order in orders)
+
+    def test_seeds_differ_and_one_seeds_epochs_are_not_anothers(self, dataset):
+        orders = [epoch_order(make(dataset, seed), epoch) for seed in (0, 1) for epoch in (0, 1)]
+        assert len(set(map(tuple, orders))) == 4
+
+    @shuffles
+    def test_order_does_not_depend_on_the_batch_size(self, dataset, shuffle):
+        windows = make(dataset, shuffle=shuffle)
+        assert epoch_order(windows, batch_size=4) == epoch_order(windows, batch_size=9)
+
+
+class TestResume:
+    @shuffles
+    @pytest.mark.parametrize("epoch", [0, 2])
+    def test_from_every_step_exactly_the_rest_follows(self, dataset, shuffle, epoch):
+        windows = make(dataset, shuffle=shuffle)
+        whole = [users_of(batch) for batch in windows.batches(Cursor(epoch), 4)]
+        cursor = Cursor(epoch)
+        for step, batch in enumerate(whole):
+            fresh = make(dataset, shuffle=shuffle)
+            assert [users_of(b) for b in fresh.batches(cursor, 4)] == whole[step:]
+            cursor = cursor.after(len(batch))
+        assert list(windows.batches(cursor, 4)) == []
+
+    @shuffles
+    @pytest.mark.parametrize("done", range(NUM_WINDOWS + 1))
+    def test_from_any_window_and_with_another_batch_size(self, dataset, shuffle, done):
+        windows = make(dataset, shuffle=shuffle)
+        order = epoch_order(windows, epoch=1)
+        rest = list(windows.batches(Cursor(epoch=1, windows=done, step=9), 5))
+        assert [user for batch in rest for user in users_of(batch)] == order[done:]
+        assert all(len(batch) == 5 for batch in rest[:-1])
+
+    def test_the_step_count_alone_changes_nothing(self, dataset):
+        windows = make(dataset)
+        here, there = (list(windows.batches(Cursor(0, 8, step), 4)) for step in (2, 700))
+        assert [users_of(b) for b in here] == [users_of(b) for b in there]
+
+
+class TestRanks:
+    @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+    def test_the_global_batch_does_not_depend_on_the_number_of_ranks(self, dataset, world_size):
+        """Rank r holds windows r, r + world_size, ...: put back in place they are the batch."""
+        for batch in make(dataset).batches(Cursor(), 6):
+            shares = [users_of(rank_rows(batch, rank, world_size)) for rank in range(world_size)]
+            whole: list[str | None] = [None] * len(batch)
+            for rank, share in enumerate(shares):
+                whole[rank::world_size] = share
+            assert whole == users_of(batch)
+            sizes = [len(share) for share in shares]
+            assert max(sizes) - min(sizes) <= 1
+
+    def test_a_rank_may_get_nothing_of_the_last_batch(self):
+        batch = windows_of(range(2))
+        assert [len(rank_rows(batch, rank, 3)) for rank in range(3)] == [1, 1, 0]
+
+
+class TestCursor:
+    def test_after_a_step(self):
+        assert Cursor(2, 8, 30).after(4) == Cursor(2, 12, 31)
+
+    def test_next_epoch_keeps_counting_steps(self):
+        assert Cursor(2, 23, 30).next_epoch() == Cursor(3, 0, 30)
