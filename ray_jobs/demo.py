@@ -61,7 +61,8 @@ def _serve(cluster: LocalCluster, output: str) -> str:
     """Start serving and wait until it is ready; returns its URL."""
     port = free_port()
     places = ["--checkpoint", f"{output}/checkpoint", "--index", f"{output}/index"]
-    cluster.submit(["python", "-m", "ray_jobs.serve", *places, "--port", str(port)], wait=False)
+    command = ["python", "-m", "ray_jobs.serve", *places, "--port", str(port)]
+    cluster.submit(command, "serve", wait=False)
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + READY_SECONDS
     while not cluster.answers(f"{url}/health/ready"):
