@@ -62,7 +62,7 @@ def parse(description: str, argv: list[str]) -> Command:
 
 
 def _config_path(argv: list[str]) -> str | None:
-    for flag, value in zip(argv, [*argv[1:], None], strict=True):
+    for flag, value in zip(argv, [*argv[1:], None], strict=False):
         if flag == "--config":
             return value
         if flag.startswith("--config="):

@@ -227,6 +227,7 @@ class TestPopularityRanking:
         assert ranking.top(5, [])[0] == [1, 3, 0, 2, 4]
         assert ranking.top(3, [])[0] == [1, 3, 0]
         assert ranking.top(3, [3, 0])[0] == [1, 2, 4]
+        assert PopularityRanking(torch.ones(3000)).top(3000, [])[0] == list(range(3000))
 
     def test_an_item_excluded_twice_takes_one_place(self):
         ranking = PopularityRanking(torch.tensor([3, 7, 5]))

@@ -90,6 +90,7 @@ def test_a_checkpoint_gives_bit_equal_outputs(tiny_backbone, tmp_path, kind):
     model = trained(told)
     loaded, shape = load_model(save(model, told, tiny_backbone, tmp_path / "checkpoint"))
     assert shape == shape_of(told)
+    assert loaded.state_dict().keys() == model.state_dict().keys()  # LoRA stays merged
     items = item_vectors(model)
     assert torch.equal(item_vectors(loaded), items)
     assert torch.equal(user_vectors(loaded, items), user_vectors(model, items))
