@@ -168,7 +168,7 @@ def _read_manifest(uri: str) -> Manifest:
         raw = json.loads(content)
         _check_version(uri, raw.get("schema_version"))
         return Manifest.model_validate(raw)
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, ValidationError) as error:
         raise ValueError(f"{uri}/{MANIFEST} is damaged: make the artifact again") from error
 
 
@@ -198,14 +198,26 @@ class ArtifactWriter:
     def _clear(self) -> None:
         found = self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
         names = {info.base_name for info in found}
-        if names and not names & {MANIFEST, INCOMPLETE}:
+        if names and INCOMPLETE not in names and not self._is_artifact():
             raise ValueError(
                 f"{self.uri} holds files that are not an artifact's: choose another output"
             )
-        if names:
-            self._fs.delete_dir_contents(self._root)
         self._fs.create_dir(self._root)
         self._write(INCOMPLETE, self.kind.encode())
+        for info in sorted(found, key=lambda info: info.base_name != MANIFEST):
+            if info.base_name == INCOMPLETE:
+                continue
+            if info.type == pafs.FileType.Directory:
+                self._fs.delete_dir(info.path)
+            else:
+                self._fs.delete_file(info.path)
+
+    def _is_artifact(self) -> bool:
+        if self._fs.get_file_info(f"{self._root}/{MANIFEST}").type != pafs.FileType.File:
+            return False
+        with self._fs.open_input_file(f"{self._root}/{MANIFEST}") as stream:
+            start = stream.read(200)
+        return start.startswith(b'{\n  "kind": ')
 
     def _write(self, name: str, content: bytes) -> FileEntry:
         return write_file(self.uri, name, content)

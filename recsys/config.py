@@ -24,13 +24,14 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
     """Part of a config: frozen, unknown keys refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
 
@@ -54,11 +55,11 @@ class PrepareConfig(Section):
     """The split."""
     max_history: PositiveInt = 50
     """Longest history the model sees, in events; longer training histories become windows."""
-    text_fields: tuple[str, ...] = ("title", "category", "brand", "description")
+    text_fields: Names = ("title", "category", "brand", "description")
     """Item columns that make up the item's text, in this order."""
     max_item_tokens: Annotated[int, Field(ge=4)] = 128
     """Longest item text, in tokens."""
-    events: tuple[str, ...] = ("interaction", "view", "click", "cart", "purchase", "rating")
+    events: Names = ("interaction", "view", "click", "cart", "purchase", "rating")
     """Allowed event names; a missing event counts as the first."""
     max_quarantine_share: Share = 0.2
     """Refuse to write a dataset when more than this share of the rows is bad."""
@@ -177,7 +178,7 @@ class EvaluationConfig(Section):
 
     split: Literal["valid", "test"] = "test"
     """Which held-out rows are scored. Choose settings on `valid`."""
-    cutoffs: tuple[PositiveInt, ...] = (1, 5, 10, 20, 50, 100)
+    cutoffs: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = (1, 5, 10, 20, 50, 100)
     """The k of Recall@k and the others."""
     filter_seen: bool = False
     """Take items of the history out of the ranking."""
@@ -253,7 +254,7 @@ def load_config(path: str | Path) -> JobConfig:
     """
     try:
         return JobConfig.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
         raise ValueError(f"{path}: {describe(error, JobConfig)}") from error

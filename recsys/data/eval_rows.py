@@ -30,29 +30,44 @@ def find_eval_rows(data: str) -> str | None:
 def read_eval_rows(
     uri: str, vocabulary: ItemVocabulary, max_history: int
 ) -> tuple[dict[str, pa.Table], pa.Table]:
-    """Held-out rows by split, and the rows whose target is not in the catalogue.
+    """Held-out rows by split, and the bad rows with reasons.
+
+    A row is bad if its target is not in the catalogue or its split is neither valid nor test.
 
     Columns user_id, history_item_ids and item_id; optionally split (else all rows are test) and
     history_timestamps. Unknown items of a history are left out of it.
 
     Raises:
-        ValueError: the file is not whole Parquet, or a column is missing.
+        ValueError: the file is not whole Parquet, a column is missing, or a history has more or
+            fewer timestamps than items.
     """
     raw = _read(uri)
     targets = vocabulary.indexes_of(raw[schema.ITEM_ID].cast(pa.large_string()).to_pylist())
     known = targets != UNKNOWN
-    rows = _rows(raw.filter(pa.array(known)), targets[known], vocabulary, max_history)
-    bad = raw.filter(pa.array(~known))
-    reasons = pa.array(["unknown_item"] * len(bad), pa.string())
-    return _by_split(rows, raw.filter(pa.array(known))), bad.append_column(schema.REASON, reasons)
+    placed = _has_split(raw)
+    good = known & placed
+    rows = _rows(raw.filter(pa.array(good)), targets[good], vocabulary, max_history)
+    bad = raw.filter(pa.array(~good))
+    reasons = np.where(known, "unknown_split", "unknown_item")[~good]
+    bad = bad.append_column(schema.REASON, pa.array(reasons.tolist(), pa.string()))
+    return _by_split(rows, raw.filter(pa.array(good))), bad
+
+
+def _has_split(raw: pa.Table) -> np.ndarray:
+    if schema.SPLIT not in raw.column_names:
+        return np.ones(len(raw), dtype=bool)
+    parts = pa.array(schema.SPLITS[1:], raw[schema.SPLIT].type)
+    return np.asarray(pc.is_in(raw[schema.SPLIT], parts))
 
 
 def _read(uri: str) -> pa.Table:
     fs, path = filesystem(uri)
     try:
         raw = pq.read_table(path, filesystem=fs)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{uri} is empty, truncated or not Parquet: {error}") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{uri} is empty, truncated or not Parquet, or cannot be reached: {error}"
+        ) from error
     for name in (schema.USER_ID, HISTORY_ITEM_IDS, schema.ITEM_ID):
         if name not in raw.column_names:
             raise ValueError(f"{uri}: column '{name}' is missing; has: {raw.column_names}")
@@ -62,9 +77,11 @@ def _read(uri: str) -> pa.Table:
 def _rows(
     raw: pa.Table, targets: np.ndarray, vocabulary: ItemVocabulary, max_history: int
 ) -> pa.Table:
-    histories = raw[HISTORY_ITEM_IDS].to_pylist()
+    histories = [h or [] for h in raw[HISTORY_ITEM_IDS].to_pylist()]
     if HISTORY_TIMESTAMPS in raw.column_names:
-        times = raw[HISTORY_TIMESTAMPS].to_pylist()
+        times = [t or [] for t in raw[HISTORY_TIMESTAMPS].to_pylist()]
+        if any(len(t) != len(h) for t, h in zip(times, histories, strict=True)):
+            raise ValueError("eval_rows: history_timestamps and history_item_ids differ in length")
     else:
         times = [[schema.UNKNOWN_TIME] * len(h) for h in histories]
     indexes = [vocabulary.indexes_of([str(i) for i in h]) for h in histories]

@@ -157,10 +157,10 @@ def _shuffle_by_user(
     """Clean interactions, each block holding all events of its users."""
     shared = ray.put(vocabulary)
     columns, events = source.columns, config.events
-    needs_split = config.split.strategy == "column"
+    strategy = config.split.strategy
 
     def clean(block: pa.Table) -> pa.Table:
-        return _clean_block(block, columns, ray.get(shared), events, needs_split, uri)
+        return _clean_block(block, columns, ray.get(shared), events, strategy, uri)
 
     partitions = config.num_partitions or max(2, -(-source.num_bytes // PARTITION_BYTES))
     return (
@@ -176,13 +176,13 @@ def _clean_block(
     columns: list[str],
     vocabulary: ItemVocabulary,
     events: tuple[str, ...],
-    needs_split: bool,
+    strategy: str,
     uri: str,
 ) -> pa.Table:
     """Write bad rows to quarantine; the good ones become ids and numbers."""
     table = normalise(block, columns)
     indexes = vocabulary.indexes_of(table[schema.ITEM_ID].to_pylist())
-    rules = interaction_rules(lambda _: pa.array(indexes != UNKNOWN), events, needs_split)
+    rules = interaction_rules(lambda _: pa.array(indexes != UNKNOWN), events, strategy)
     numbered = table.append_column(schema.ITEM_INDEX, pa.array(indexes))
     good, bad = apply_rules(numbered, rules)
     if len(bad):
@@ -272,7 +272,8 @@ def _read_quarantine(writer: ArtifactWriter) -> pa.Table:
     folder = "quarantine/interactions"
     selector = pafs.FileSelector(f"{root}/{folder}", allow_not_found=True)
     reasons = [pa.table({schema.REASON: pa.array([], pa.string())})]
-    for info in fs.get_file_info(selector):
+    written = [i for i in fs.get_file_info(selector) if i.path.endswith(".parquet")]
+    for info in written:
         with fs.open_input_file(info.path) as stream:
             content = stream.read()
         digest = hashlib.sha256(content).hexdigest()

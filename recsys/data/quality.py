@@ -29,6 +29,7 @@ RULE_ADVICE = {
     "negative_timestamp": "timestamps are Unix seconds, 0 or later",
     "timestamp_not_seconds": "timestamps must be Unix seconds: divide milliseconds by 1000",
     "no_time_or_order": "a row needs a timestamp or an order",
+    "no_timestamp": "a split by time needs a timestamp in every row",
     "unknown_event": "the event is not in prepare.events: add it there or map it",
     "unknown_split": f"split must be one of {', '.join(schema.SPLITS)}",
     "duplicate_item_id": "an item_id stands twice with different content: the first was kept",
@@ -62,9 +63,7 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind, safe=False)
 
 
-def interaction_rules(
-    known_item: Rule, events: tuple[str, ...], needs_split: bool
-) -> dict[str, Rule]:
+def interaction_rules(known_item: Rule, events: tuple[str, ...], strategy: str) -> dict[str, Rule]:
     """The rules for normalised interactions, in the order in which they are tried."""
     rules: dict[str, Rule] = {
         "null_user_id": lambda t: _blank(t[schema.USER_ID]),
@@ -75,7 +74,9 @@ def interaction_rules(
         "timestamp_not_seconds": lambda t: pc.greater(t[schema.TIMESTAMP], MAX_SECONDS),
         "unknown_event": lambda t: _not_among(t[schema.EVENT], events),
     }
-    if needs_split:
+    if strategy == "time":
+        rules["no_timestamp"] = lambda t: pc.is_null(t[schema.TIMESTAMP])
+    if strategy == "column":
         rules["unknown_split"] = lambda t: pc.invert(
             pc.is_in(t[schema.SPLIT], pa.array(schema.SPLITS, pa.large_string()))
         )

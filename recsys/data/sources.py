@@ -121,8 +121,10 @@ def _list_files(data: str, name: str) -> tuple[pafs.FileSystem, list[str]]:
 def _read_footer(fs: pafs.FileSystem, path: str) -> pq.FileMetaData:
     try:
         return pq.read_metadata(path, filesystem=fs)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is empty, truncated or not Parquet: {error}") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{path} is empty, truncated or not Parquet, or cannot be reached: {error}"
+        ) from error
 
 
 def _check_columns(path: str, found: pa.Schema, columns: dict[str, Column]) -> None:

@@ -79,7 +79,8 @@ def held_out_rows(
     """
     targets = np.flatnonzero(split == part)
     if plan.strategy == "time":
-        return _window_rows(sequences, targets, max_history)
+        earlier = sequences.select(split < part)
+        return _window_rows(sequences, earlier, targets, max_history)
     return _event_rows(sequences, targets, max_history)
 
 
@@ -91,15 +92,17 @@ def _event_rows(sequences: Sequences, targets: np.ndarray, max_history: int) -> 
     return _with_targets(rows, ones, sequences.item_indexes[targets])
 
 
-def _window_rows(sequences: Sequences, targets: np.ndarray, max_history: int) -> pa.Table:
-    users, first = np.unique(sequences.users()[targets], return_index=True)
-    ends = targets[first]
-    starts = np.maximum(sequences.offsets[users], ends - max_history)
+def _window_rows(
+    sequences: Sequences, earlier: Sequences, targets: np.ndarray, max_history: int
+) -> pa.Table:
+    users = np.unique(sequences.users()[targets])
+    ends = earlier.offsets[users + 1]
+    starts = np.maximum(earlier.offsets[users], ends - max_history)
     pairs = np.stack([sequences.users()[targets], sequences.item_indexes[targets]], axis=1)
     pairs = np.unique(pairs, axis=0)
     offsets = np.searchsorted(pairs[:, 0], users)
     offsets = np.append(offsets, len(pairs))
-    return _with_targets(_rows(sequences, users, starts, ends), offsets, pairs[:, 1])
+    return _with_targets(_rows(earlier, users, starts, ends), offsets, pairs[:, 1])
 
 
 def _with_targets(rows: pa.Table, offsets: np.ndarray, items: np.ndarray) -> pa.Table:

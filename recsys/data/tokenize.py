@@ -19,10 +19,10 @@ def load_tokenizer(backbone: str | os.PathLike) -> PreTrainedTokenizerBase:
 def item_texts(items: pa.Table, fields: tuple[str, ...]) -> list[str]:
     """One text an item, `field: value` a line; fields the item lacks are left out."""
     present = [f for f in fields if f in items.column_names]
-    columns = [items[f].to_pylist() for f in present]
+    columns = {f: items[f].to_pylist() for f in present}
     return [
-        "\n".join(f"{f}: {v}" for f, v in zip(present, row, strict=True) if v)
-        for row in zip(*columns, strict=True)
+        "\n".join(f"{f}: {columns[f][row]}" for f in present if columns[f][row])
+        for row in range(len(items))
     ]
 
 

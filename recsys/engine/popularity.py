@@ -9,7 +9,7 @@ class PopularityRanking:
     """Items by their number of training events, most first; ties in index order."""
 
     def __init__(self, train_counts_N: torch.Tensor) -> None:
-        counts_N = train_counts_N.float()
+        counts_N = train_counts_N.double()
         self._order = counts_N.argsort(descending=True, stable=True)
         self._shares_N = counts_N / counts_N.sum().clamp_min(1)
 

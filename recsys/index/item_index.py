@@ -49,8 +49,14 @@ class ExactIndex:
         scores_BN = queries_BD @ self._vectors_ND.T
         for row, items in zip(scores_BN, excluded, strict=True):
             row[items] = -torch.inf
-        scores_BK, items_BK = scores_BN.topk(min(top_k, scores_BN.shape[1]), dim=1)
-        return _stable(scores_BK, items_BK)
+        size = min(top_k, scores_BN.shape[1])
+        scores_BK, items_BK = scores_BN.topk(min(size + 1, scores_BN.shape[1]), dim=1)
+        tied = scores_BK[:, size - 1] == scores_BK[:, -1]
+        if size < scores_BN.shape[1] and tied.any():
+            # topk takes any of the items with one score; where that is at the cut, sort them all.
+            in_order = scores_BN[tied].sort(dim=1, descending=True, stable=True)
+            items_BK[tied] = in_order.indices[:, : size + 1]
+        return _stable(scores_BK[:, :size], items_BK[:, :size])
 
 
 def _stable(scores_BK: torch.Tensor, items_BK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -34,7 +34,7 @@ def pad_tokens(rows: Sequence[Sequence[int]]) -> Tokens:
 
     A text without tokens keeps one masked slot, so that T is at least 1.
     """
-    size = max(1, *(len(row) for row in rows))
+    size = max([1, *(len(row) for row in rows)])
     ids = torch.zeros(len(rows), size, dtype=torch.int64)
     mask = torch.zeros(len(rows), size, dtype=torch.int64)
     for number, row in enumerate(rows):

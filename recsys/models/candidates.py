@@ -38,26 +38,25 @@ def draw_candidates(
 
     Negatives are the batch's targets and `num_negatives` uniform draws. logQ corrects for how
     likely each is (Yi et al. 2019, doi 10.1145/3298689.3346996): with n targets of popularity p
-    and a uniform sample of m of N items, an item is missing with probability
-    (1 - p)^n (1 - m / N). Items of histories are encoded too but are no negatives.
+    and m uniform draws with replacement among N items, an item is missing with probability
+    (1 - p)^n (1 - 1 / N)^m. Items of histories are encoded too but are no negatives.
     """
     num_items = len(train_counts)
     sampled = torch.randint(num_items, (num_negatives,), generator=generator)
     targets = batch.targets[batch.targets != NO_TARGET]
     negatives = torch.cat([targets, sampled]).unique()
     rows = torch.cat([negatives, batch.item_indexes.flatten()]).unique()
-    log_q = _log_drawn(
-        train_counts[rows], train_counts.sum(), len(targets), num_negatives / num_items
-    )
+    missed = (1 - 1 / num_items) ** num_negatives
+    log_q = _log_drawn(train_counts[rows], train_counts.sum(), len(targets), missed)
     log_q[~torch.isin(rows, negatives)] = MASKED
     return Candidates(rows, log_q), _renumber(batch, rows)
 
 
 def _log_drawn(
-    counts: torch.Tensor, total: torch.Tensor, num_targets: int, sampled_share: float
+    counts: torch.Tensor, total: torch.Tensor, num_targets: int, missed_by_sample: float
 ) -> torch.Tensor:
     popularity = counts.double() / total.clamp_min(1)
-    missing = (1 - popularity) ** num_targets * max(0.0, 1 - sampled_share)
+    missing = (1 - popularity) ** num_targets * missed_by_sample
     return (1 - missing).clamp_min(1e-12).log().float()
 
 

@@ -196,7 +196,7 @@ def log_step(run: Run, log: Log, cursor: Cursor, loss: float, speed: float) -> N
         "step": cursor.step,
         "epoch": cursor.epoch,
         "loss": mean.item() / run.world_size,
-        "learning_rate": run.engine.get_lr()[-1],
+        "learning_rate": run.engine.get_lr()[0],
         "windows_per_second": speed * run.job.training.global_batch_size,
     }
     log.append(row)

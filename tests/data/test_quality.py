@@ -56,10 +56,10 @@ def known_item(table: pa.Table) -> pa.Array:
     return pa.array([item in ITEM_IDS for item in table["item_id"].to_pylist()], pa.bool_())
 
 
-def divide(rows: list[dict], needs_split: bool = True) -> tuple[pa.Table, pa.Table]:
+def divide(rows: list[dict], strategy: str = "column") -> tuple[pa.Table, pa.Table]:
     """(good, bad) of raw rows, each row with its `number`."""
     table = normalised(rows).append_column("number", pa.array(range(len(rows)), pa.int64()))
-    return apply_rules(table, interaction_rules(known_item, EVENTS, needs_split))
+    return apply_rules(table, interaction_rules(known_item, EVENTS, strategy))
 
 
 def numbers(table: pa.Table) -> list[int]:
@@ -116,8 +116,9 @@ def test_a_row_that_breaks_no_rule_goes_on(change):
 
 
 def test_every_rule_is_tried_here_and_has_advice():
-    rules = interaction_rules(known_item, EVENTS, needs_split=True)
-    assert {reason for reason, _ in BROKEN} == set(rules)
+    by_column = interaction_rules(known_item, EVENTS, "column")
+    rules = by_column | interaction_rules(known_item, EVENTS, "time")
+    assert {reason for reason, _ in BROKEN} == set(by_column)
     assert set(rules) | {"duplicate_item_id"} == set(RULE_ADVICE)
 
 
@@ -140,7 +141,9 @@ def test_the_first_broken_rule_is_the_reason():
 
 
 def test_the_split_counts_only_where_it_is_needed():
-    good, bad = divide([GOOD | {"split": "tset"}, GOOD | {"split": None}], needs_split=False)
+    good, bad = divide(
+        [GOOD | {"split": "tset"}, GOOD | {"split": None}], strategy="leave_last_out"
+    )
     assert (len(good), len(bad)) == (2, 0)
 
 
@@ -324,3 +327,11 @@ def test_a_share_above_the_limit_is_told_with_reasons_and_advice():
 def test_a_table_of_bad_rows_only_is_refused_whatever_the_limit():
     with pytest.raises(ValueError, match="items: 2 of 2 rows are bad"):
         check_share("items", counts(2, 0, 2, 0, null_item_id=2), 1.0)
+
+
+def test_a_split_by_time_needs_a_timestamp_in_every_row() -> None:
+    rows = [GOOD | {"timestamp": None, "order": 3}, GOOD]
+    good, bad = divide(rows, strategy="time")
+    assert bad["reason"].to_pylist() == ["no_timestamp"]
+    assert len(good) == 1
+    assert len(divide(rows, strategy="leave_last_out")[0]) == 2
