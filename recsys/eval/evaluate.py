@@ -79,7 +79,7 @@ def evaluate(
     report = {
         "split": _describe_split(dataset, config, held_out),
         "models": scores,
-        "data": {k: dataset.manifest.facts[k] for k in ("num_users", "num_items", "rows")},
+        "data": _describe_data(dataset),
         "examples": _examples(ranked["model"], held_out, catalogue),
     }
     parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index}
@@ -133,11 +133,17 @@ def _describe_split(
     dataset: Artifact, config: EvaluationConfig, held_out: HeldOut
 ) -> dict[str, Any]:
     return {
-        **dataset.manifest.facts["split"],
+        **{name: value for name, value in dataset.manifest.facts["split"].items() if value},
         "part": config.split,
         "rows": len(held_out.histories),
         "filter_seen": config.filter_seen,
     }
+
+
+def _describe_data(dataset: Artifact) -> dict[str, int]:
+    facts = dataset.manifest.facts
+    rows = {f"{part}_rows": number for part, number in facts["rows"].items()}
+    return {"num_users": facts["num_users"], "num_items": facts["num_items"]} | rows
 
 
 def _examples(ranked: np.ndarray, held_out: HeldOut, catalogue: Catalogue) -> list[dict]:
