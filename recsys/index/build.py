@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from recsys import schema
 from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import IndexConfig
@@ -14,12 +16,17 @@ CATALOGUE_COLUMNS = ("title", "category", "brand", "price", schema.TRAIN_COUNT)
 def build_index(
     config: IndexConfig, dataset: Artifact, checkpoint: Artifact, output: str
 ) -> Artifact:
-    """Encode every item and write vectors and catalogue, all that serving needs of the items."""
+    """Encode every item and write vectors and catalogue, all that serving needs of the items.
+
+    Of items with one score the one with more training events comes first.
+    """
     vectors = embed_items(dataset, checkpoint, config)
     items = dataset.read_table("items.parquet")
+    counts = torch.as_tensor(items[schema.TRAIN_COUNT].to_numpy().copy())
+    order = counts.argsort(descending=True, stable=True)
     kept = [name for name in (schema.ITEM_ID, *CATALOGUE_COLUMNS) if name in items.column_names]
     writer = ArtifactWriter(output, "index")
-    writer.add_bytes(VECTORS, save_index(ExactIndex(vectors)))
+    writer.add_bytes(VECTORS, save_index(ExactIndex(vectors, order)))
     writer.add_table("items.parquet", items.select(kept))
     return writer.publish(
         {"index": config.model_dump(mode="json")},

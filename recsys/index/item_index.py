@@ -32,15 +32,26 @@ class ItemIndex(Protocol):
 
 
 class ExactIndex:
-    """Every item is scored. Items with one score come in index order."""
+    """Every item is scored. Of items with one score, the one earlier in `order` comes first.
 
-    def __init__(self, vectors_ND: torch.Tensor) -> None:
+    `order` (N,) holds all item indexes; by default it is index order. Shops list some articles
+    twice with the same words, and then the words cannot tell which one is meant.
+    """
+
+    def __init__(self, vectors_ND: torch.Tensor, order_N: torch.Tensor | None = None) -> None:
         self._vectors_ND = vectors_ND.contiguous()
+        self._order_N = torch.arange(len(vectors_ND)) if order_N is None else order_N
+        self._place_N = self._order_N.argsort()
 
     @property
     def vectors(self) -> torch.Tensor:
         """(N, D) float32 item vectors."""
         return self._vectors_ND
+
+    @property
+    def order(self) -> torch.Tensor:
+        """(N,) item indexes, the one preferred among equal scores first."""
+        return self._order_N
 
     def search(
         self, queries_BD: torch.Tensor, top_k: int, excluded: list[list[int]]
@@ -54,24 +65,26 @@ class ExactIndex:
         tied = scores_BK[:, size - 1] == scores_BK[:, -1]
         if size < scores_BN.shape[1] and tied.any():
             # topk takes any of the items with one score; where that is at the cut, sort them all.
-            in_order = scores_BN[tied].sort(dim=1, descending=True, stable=True)
-            items_BK[tied] = in_order.indices[:, : size + 1]
-        return _stable(scores_BK[:, :size], items_BK[:, :size])
+            found = scores_BN[tied][:, self._order_N].sort(dim=1, descending=True, stable=True)
+            items_BK[tied] = self._order_N[found.indices[:, : size + 1]]
+        return self._settled(scores_BK[:, :size], items_BK[:, :size])
+
+    def _settled(
+        self, scores_BK: torch.Tensor, items_BK: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put results of one score in order, which topk leaves open."""
+        by_place = self._place_N[items_BK].argsort(dim=1)
+        scores_BK, items_BK = scores_BK.gather(1, by_place), items_BK.gather(1, by_place)
+        by_score = scores_BK.argsort(dim=1, descending=True, stable=True)
+        return scores_BK.gather(1, by_score), items_BK.gather(1, by_score)
 
 
-def _stable(scores_BK: torch.Tensor, items_BK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Order results of one score by item index, which topk leaves open."""
-    by_item = items_BK.argsort(dim=1)
-    scores_BK, items_BK = scores_BK.gather(1, by_item), items_BK.gather(1, by_item)
-    by_score = scores_BK.argsort(dim=1, descending=True, stable=True)
-    return scores_BK.gather(1, by_score), items_BK.gather(1, by_score)
-
-
-def save_index(index: ItemIndex) -> bytes:
+def save_index(index: ExactIndex) -> bytes:
     """The index as safetensors bytes."""
-    return save({"vectors": index.vectors})
+    return save({"vectors": index.vectors, "order": index.order})
 
 
 def load_index(content: bytes) -> ExactIndex:
     """The index that `save_index` wrote."""
-    return ExactIndex(load(content)["vectors"])
+    tensors = load(content)
+    return ExactIndex(tensors["vectors"], tensors["order"])

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,3 +80,12 @@ def test_vectors_of_a_view_are_searched_and_saved_too():
     index = ExactIndex(vectors)
     assert torch.equal(load_index(save_index(index)).vectors, vectors)
     assert index.search(torch.ones(1, 3), 4, [[]])[1].tolist() == [[3, 2, 1, 0]]
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3, 4])
+def test_of_equal_scores_the_one_earlier_in_the_given_order_comes_first(top_k: int) -> None:
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    index = ExactIndex(vectors, torch.tensor([3, 1, 0, 2]))
+    for found in (index, load_index(save_index(index))):
+        _, items = found.search(vectors[:1], top_k, [[]])
+        assert items.tolist() == [[3, 0, 2, 1][:top_k]]
