@@ -13,12 +13,11 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
 from recsys.artifact import open_artifact
-from recsys.data.collate import histories_of, targets_of
+from recsys.data.collate import histories_of, read_rows, targets_of
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.recommender import Recommender
 
@@ -46,7 +45,7 @@ def main(arguments: Arguments) -> None:
     raw = pq.read_table(f"{arguments.data}/items.parquet", columns=["item_id", "minionerec_sid"])
     published = dict(zip(*(column.to_pylist() for column in raw.columns), strict=True))
     sids = np.array([published[item_id] for item_id in catalogue.vocabulary.item_ids])
-    rows = pa.concat_tables([dataset.read_table(n) for n in dataset.names("test/")])
+    rows = read_rows(dataset, "test")
     histories, targets = histories_of(rows), [t[0] for t in targets_of(rows)]
     ranks = []
     for start in range(0, len(histories), BATCH):

@@ -9,7 +9,22 @@ import pyarrow as pa
 import torch
 
 from recsys import schema
+from recsys.artifact import Artifact
 from recsys.schema import NO_TARGET, UNKNOWN_TIME, Batch, History
+
+
+def read_rows(dataset: Artifact, part: str) -> pa.Table:
+    """All rows of one part (train, valid, test) of a dataset, in file order.
+
+    Raises:
+        ValueError: the part has no rows.
+    """
+    names = dataset.names(f"{part}/")
+    if not names:
+        raise ValueError(
+            f"{dataset.uri} has no '{part}' rows: check prepare.split against the data's dates"
+        )
+    return pa.concat_tables([dataset.read_table(name) for name in names]).combine_chunks()
 
 
 def histories_of(rows: pa.Table) -> list[History]:

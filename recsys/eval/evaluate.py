@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import EvaluationConfig
-from recsys.data.collate import histories_of, targets_of
+from recsys.data.collate import histories_of, read_rows, targets_of
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.recommender import Ranked, Recommender
 from recsys.eval.baselines import Popularity, load_id_only
@@ -93,12 +92,7 @@ def _check_lineage(dataset: Artifact, checkpoint: Artifact, index: Artifact) -> 
 
 
 def _read_held_out(dataset: Artifact, config: EvaluationConfig, catalogue: Catalogue) -> HeldOut:
-    names = dataset.names(f"{config.split}/")
-    if not names:
-        raise ValueError(
-            f"{dataset.uri} has no '{config.split}' rows: check prepare.split against the data"
-        )
-    rows = pa.concat_tables([dataset.read_table(name) for name in names]).combine_chunks()
+    rows = read_rows(dataset, config.split)
     return HeldOut(histories_of(rows), targets_of(rows), catalogue.train_counts.numpy())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load
@@ -11,7 +10,7 @@ from safetensors.torch import load
 from recsys import schema
 from recsys.artifact import Artifact, filesystem
 from recsys.config import ModelConfig, TrainingConfig
-from recsys.data.collate import histories_of, targets_of
+from recsys.data.collate import histories_of, read_rows, targets_of
 from recsys.models.backbone import pad_tokens
 from recsys.models.build import ModelShape
 from recsys.models.item_encoder import ItemInputs
@@ -84,16 +83,6 @@ def read_train_counts(dataset: Artifact) -> torch.Tensor:
     return torch.as_tensor(column.to_numpy().copy())
 
 
-def read_held_out(dataset: Artifact, part: str) -> pa.Table:
-    """All rows of a held-out part, in file order."""
-    names = dataset.names(f"{part}/")
-    if not names:
-        raise ValueError(
-            f"{dataset.uri} has no '{part}' rows: check prepare.split against the data's dates"
-        )
-    return pa.concat_tables([dataset.read_table(name) for name in names]).combine_chunks()
-
-
 def read_validation(
     dataset: Artifact, max_rows: int, world_size: int
 ) -> tuple[list[History], list[int]]:
@@ -104,7 +93,7 @@ def read_validation(
     """
     if not dataset.names("valid/"):
         return [], []
-    rows = read_held_out(dataset, "valid")
+    rows = read_rows(dataset, "valid")
     pairs = [
         (h, int(t[0])) for h, t in zip(histories_of(rows), targets_of(rows), strict=True) if len(h)
     ]
