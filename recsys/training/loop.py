@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,6 @@ LOG_EVERY = 10
 
 def train_loop(settings: dict[str, Any]) -> None:
     """Train, from the run's last checkpoint if there is one; a checkpoint after every epoch."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # one line a checkpoint and rank
     job = TrainJob.model_validate(settings)
     run = start_run(job)
     cursor, log = restore(run.engine)
