@@ -23,6 +23,7 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "0" if sys.stdout.isatty() else "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "POLARS_MAX_THREADS": "1",  # a task has a core; Ray runs as many tasks as there are
 }
 
 
@@ -37,6 +38,12 @@ class Command:
     outputs/<config name>."""
     data: str = ""
     """Directory or URI with interactions and items (only prepare and pipeline read it)."""
+    previous: str = ""
+    """Dataset of the run before: its items keep their indexes (prepare and pipeline)."""
+    incremental: bool = False
+    """Take over the events of `previous` and read only files that are new since."""
+    user_key_file: Path | None = None
+    """File with the key that makes pseudonyms of user ids; else RECSYS_USER_KEY, else no key."""
     job: Annotated[JobConfig, tyro.conf.arg(name="")] = field(default_factory=JobConfig)
     """The settings themselves; flags go before the file."""
 
@@ -91,7 +98,13 @@ def _on_ray(stage: str, command: Command) -> Artifact:
     # seconds, before which a wrong flag should be told.
     ray = importlib.import_module("ray")
     stages = importlib.import_module("ray_jobs.stages")
-    runtime_env = {"env_vars": QUIET}
+    storage = importlib.import_module("recsys.storage")
+
+    def follow_settings() -> None:
+        storage.configure_storage(command.job.storage)
+
+    follow_settings()
+    runtime_env = {"env_vars": QUIET, "worker_process_setup_hook": follow_settings}
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level=logging.WARNING, runtime_env=runtime_env)
     else:

@@ -9,13 +9,15 @@ import logging
 from collections.abc import Callable
 
 from ray_jobs.command import Command
+from ray_jobs.user_key import read_user_key
 from recsys.artifact import Artifact, find_manifest, open_artifact
 from recsys.config import ModelConfig
-from recsys.data.prepare import input_fingerprints
+from recsys.data.prepare import Before, input_fingerprints
 from recsys.data.prepare import prepare as prepare_dataset
 from recsys.eval.baselines import id_only_config
 from recsys.eval.evaluate import evaluate as evaluate_index
 from recsys.index.build import build_index
+from recsys.index.complete import complete as complete_attributes
 from recsys.training.trainer import train as train_model
 
 log = logging.getLogger(__name__)
@@ -29,19 +31,32 @@ def prepare(command: Command) -> Artifact:
     """
     if not command.data:
         raise ValueError("--data is missing: the directory or URI with interactions and items")
-    config = {
-        "prepare": command.job.prepare.model_dump(mode="json"),
-        "backbone": command.job.model.backbone,
-    }
+    job, before = command.job, _before(command)
+    user_key = read_user_key(command.user_key_file)
     return _keep_or_make(
         command.place("dataset"),
         "dataset",
-        config,
-        input_fingerprints(command.data),
+        {"prepare": job.prepare.model_dump(mode="json"), "backbone": job.model.backbone},
+        input_fingerprints(command.data, before, user_key),
         lambda output: prepare_dataset(
-            command.job.prepare, command.job.model.backbone, command.data, output
+            job.prepare, job.model.backbone, command.data, output, before, user_key
         ),
     )
+
+
+def _before(command: Command) -> Before | None:
+    """The dataset that the new one follows.
+
+    Raises:
+        ValueError: `--incremental` without `--previous`, or both runs share one place.
+    """
+    if not command.previous:
+        if command.incremental:
+            raise ValueError("--incremental needs --previous: the dataset to go on from")
+        return None
+    if command.previous.rstrip("/") == command.place("dataset"):
+        raise ValueError(f"--previous {command.previous} would be overwritten: change --output")
+    return Before(open_artifact(command.previous, "dataset"), command.incremental)
 
 
 def train(command: Command) -> Artifact:
@@ -77,6 +92,21 @@ def index(command: Command) -> Artifact:
         {"index": command.job.index.model_dump(mode="json")},
         {"dataset": dataset.digest, "checkpoint": checkpoint.digest},
         lambda output: build_index(command.job.index, dataset, checkpoint, output),
+    )
+
+
+def complete(command: Command) -> Artifact:
+    """Dataset -> attributes, those of its items that were given and those that could be filled."""
+    dataset = open_artifact(command.place("dataset"), "dataset")
+    model, min_precision = command.job.model, command.job.completion.min_precision
+    return _keep_or_make(
+        command.place("attributes"),
+        "attributes",
+        {"model": model.model_dump(mode="json"), "min_precision": min_precision},
+        {"dataset": dataset.digest},
+        lambda output: complete_attributes(
+            dataset, model, command.job.index, min_precision, output
+        ),
     )
 
 

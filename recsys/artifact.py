@@ -19,10 +19,24 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from recsys.storage import (
+    download,
+    filesystem,
+    list_files,
+    open_stream,
+    read_bytes,
+    storage_errors,
+    upload,
+    write_bytes,
+)
+
 MANIFEST = "manifest.json"
 INCOMPLETE = "INCOMPLETE"
 SCHEMA_VERSION = 1
-KINDS = ("dataset", "checkpoint", "index", "report")
+KINDS = ("dataset", "checkpoint", "index", "report", "attributes")
+NOT_IN_DIGEST = ("quarantine/", "quality.", "inputs.json")
+"""Payload that tells about an artifact and is no part of what it is: bad rows lie in files as their
+blocks came, and reports name the files that were read."""
 
 
 class FileEntry(BaseModel):
@@ -53,24 +67,17 @@ class Manifest(BaseModel):
     def digest(self) -> str:
         """sha256 over kind, config, facts and files; two equal artifacts have one digest."""
         named = self.model_dump(include={"kind", "schema_version", "config", "facts", "files"})
+        named["files"] = [f for f in named["files"] if not f["path"].startswith(NOT_IN_DIGEST)]
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
-
-
-def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem of a path or URI, and the path within it."""
-    text = str(uri)
-    if "://" in text:
-        return pafs.FileSystem.from_uri(text.rstrip("/"))
-    return pafs.LocalFileSystem(), str(Path(text).absolute())
 
 
 class Artifact:
     """A complete artifact, read-only."""
 
     def __init__(self, uri: str, manifest: Manifest) -> None:
-        self.uri = str(uri)
+        self.uri = str(uri).rstrip("/")
         self.manifest = manifest
-        self._fs, self._root = filesystem(uri)
+        self._entries = {entry.path: entry for entry in manifest.files}
 
     @property
     def digest(self) -> str:
@@ -82,53 +89,84 @@ class Artifact:
         return sorted(f.path for f in self.manifest.files if f.path.startswith(prefix))
 
     def read_bytes(self, name: str) -> bytes:
-        """The content of one payload file."""
-        with self._fs.open_input_file(f"{self._root}/{name}") as stream:
-            return stream.read()
+        """The content of one payload file.
+
+        Raises:
+            ValueError: there is no such file, or its content is not what the manifest says.
+        """
+        entry = self._entry(name)
+        content = read_bytes(f"{self.uri}/{name}")
+        self._compare(entry, len(content), hashlib.sha256(content).hexdigest())
+        return content
 
     def read_json(self, name: str) -> Any:
         """One JSON payload file."""
         return json.loads(self.read_bytes(name))
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """One Parquet payload file."""
-        return pq.read_table(f"{self._root}/{name}", filesystem=self._fs, columns=columns)
+        """One Parquet payload file.
+
+        The whole file is read, and compared with the manifest, for a few `columns` too.
+        """
+        return pq.read_table(pa.BufferReader(self.read_bytes(name)), columns=columns)
 
     def download(self, prefix: str, target: Path) -> Path:
-        """Copy the payload files under the folder `prefix` to `target/prefix`."""
+        """Copy the payload files under the folder `prefix` to `target/prefix`.
+
+        Raises:
+            ValueError: a file's content is not what the manifest says.
+        """
         for name in self.names(f"{prefix}/"):
             path = target / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.read_bytes(name))
+            download(f"{self.uri}/{name}", path)
+            self._compare(self._entry(name), path.stat().st_size, _sha256_of(path))
         return target / prefix
 
+    def _entry(self, name: str) -> FileEntry:
+        if name not in self._entries:
+            raise ValueError(f"{self.uri} has no file '{name}': make the artifact again")
+        return self._entries[name]
+
+    def _compare(self, entry: FileEntry, size: int, sha256: str) -> None:
+        fault = None
+        if size != entry.size:
+            fault = f"is torn: {size} bytes, manifest says {entry.size}"
+        elif sha256 != entry.sha256:
+            fault = "was altered: its sha256 is not the manifest's"
+        if fault:
+            raise ValueError(f"{self.uri}: file '{entry.path}' {fault}: make the artifact again")
+
+    def check_sizes(self) -> None:
+        """Compare the size of every file with the manifest, by one listing.
+
+        Raises:
+            ValueError: a file is missing or torn; names the file.
+        """
+        _, root = filesystem(self.uri)
+        sizes = {info.path.removeprefix(f"{root}/"): info.size for info in list_files(self.uri)}
+        for entry in self.manifest.files:
+            if entry.path not in sizes:
+                raise ValueError(
+                    f"{self.uri}: file '{entry.path}' is missing: make the artifact again"
+                )
+            self._compare(entry, sizes[entry.path], entry.sha256)
+
     def check_files(self) -> None:
-        """Compare every file with the manifest.
+        """Compare the size and the content of every file with the manifest.
 
         Raises:
             ValueError: a file is missing, torn or altered; names the file.
         """
+        self.check_sizes()
         with ThreadPoolExecutor(8) as pool:
-            for fault in pool.map(self._fault_of, self.manifest.files):
-                if fault:
-                    raise ValueError(f"{self.uri}: {fault}: make the artifact again")
+            for entry, sha256 in zip(
+                self.manifest.files, pool.map(self._sha256, self.manifest.files), strict=True
+            ):
+                self._compare(entry, entry.size, sha256)
 
-    def _fault_of(self, entry: FileEntry) -> str | None:
-        info = self._fs.get_file_info(f"{self._root}/{entry.path}")
-        if info.type != pafs.FileType.File:
-            return f"file '{entry.path}' is missing"
-        if info.size != entry.size:
-            return f"file '{entry.path}' is torn: {info.size} bytes, manifest says {entry.size}"
-        if self._sha256(entry.path) != entry.sha256:
-            return f"file '{entry.path}' was altered: its sha256 is not the manifest's"
-        return None
-
-    def _sha256(self, name: str) -> str:
-        digest = hashlib.sha256()
-        with self._fs.open_input_stream(f"{self._root}/{name}") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-        return digest.hexdigest()
+    def _sha256(self, entry: FileEntry) -> str:
+        with open_stream(f"{self.uri}/{entry.path}") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def open_artifact(uri: str | Path, kind: str, check: bool = True) -> Artifact:
@@ -152,18 +190,20 @@ def open_artifact(uri: str | Path, kind: str, check: bool = True) -> Artifact:
 
 def find_manifest(uri: str | Path) -> Manifest | None:
     """The manifest at `uri`, or None where there is no complete artifact."""
-    fs, root = filesystem(str(uri))
-    if fs.get_file_info(f"{root}/{MANIFEST}").type != pafs.FileType.File:
-        return None
-    return _read_manifest(str(uri))
+    return _read_manifest(str(uri)) if _has_manifest(str(uri)) else None
+
+
+def _has_manifest(uri: str) -> bool:
+    place = f"{uri.rstrip('/')}/{MANIFEST}"
+    fs, path = filesystem(place)
+    with storage_errors(place):
+        return fs.get_file_info(path).type == pafs.FileType.File
 
 
 def _read_manifest(uri: str) -> Manifest:
-    fs, root = filesystem(uri)
-    if fs.get_file_info(f"{root}/{MANIFEST}").type != pafs.FileType.File:
+    if not _has_manifest(uri):
         raise ValueError(f"{uri} holds no complete artifact: {MANIFEST} is missing")
-    with fs.open_input_file(f"{root}/{MANIFEST}") as stream:
-        content = stream.read()
+    content = read_bytes(f"{uri.rstrip('/')}/{MANIFEST}")
     try:
         raw = json.loads(content)
         _check_version(uri, raw.get("schema_version"))
@@ -190,10 +230,11 @@ class ArtifactWriter:
             ValueError: `uri` holds files that are no artifact's.
         """
         assert kind in KINDS, kind
-        self.uri, self.kind = str(uri), kind
+        self.uri, self.kind = str(uri).rstrip("/"), kind
         self._fs, self._root = filesystem(self.uri)
         self._entries: dict[str, FileEntry] = {}
-        self._clear()
+        with storage_errors(self.uri):
+            self._clear()
 
     def _clear(self) -> None:
         found = self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
@@ -213,11 +254,9 @@ class ArtifactWriter:
                 self._fs.delete_file(info.path)
 
     def _is_artifact(self) -> bool:
-        if self._fs.get_file_info(f"{self._root}/{MANIFEST}").type != pafs.FileType.File:
+        if not _has_manifest(self.uri):
             return False
-        with self._fs.open_input_file(f"{self._root}/{MANIFEST}") as stream:
-            start = stream.read(200)
-        return start.startswith(b'{\n  "kind": ')
+        return read_bytes(f"{self.uri}/{MANIFEST}").startswith(b'{\n  "kind": ')
 
     def _write(self, name: str, content: bytes) -> FileEntry:
         return write_file(self.uri, name, content)
@@ -237,18 +276,41 @@ class ArtifactWriter:
     def add_directory(self, local: Path, prefix: str) -> None:
         """Copy the files of a local directory under the folder `prefix`."""
         for path in sorted(p for p in local.rglob("*") if p.is_file()):
-            self.add_bytes(f"{prefix}/{path.relative_to(local).as_posix()}", path.read_bytes())
+            name = f"{prefix}/{path.relative_to(local).as_posix()}"
+            upload(path, f"{self.uri}/{name}")
+            size = path.stat().st_size
+            self.add_entries([FileEntry(path=name, size=size, sha256=_sha256_of(path))])
 
     def add_entries(self, entries: list[FileEntry]) -> Self:
         """Take in files that other processes wrote with `write_file`."""
         self._entries |= {entry.path: entry for entry in entries}
         return self
 
+    def adopt(self, folder: str) -> list[str]:
+        """Take in all files that other processes wrote below `folder`; returns their paths."""
+        selector = pafs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        infos = [i for i in self._fs.get_file_info(selector) if i.type == pafs.FileType.File]
+        names = sorted(f"{folder}/{i.base_name}" for i in infos if not i.base_name.startswith("."))
+        for name in names:
+            content = self.read_bytes(name)
+            digest = hashlib.sha256(content).hexdigest()
+            self.add_entries([FileEntry(path=name, size=len(content), sha256=digest)])
+        return names
+
+    def read_bytes(self, name: str) -> bytes:
+        """The content of one file written so far."""
+        with self._fs.open_input_file(f"{self._root}/{name}") as stream:
+            return stream.read()
+
     def drop(self, prefix: str) -> None:
         """Delete the payload files added so far whose path begins with `prefix`."""
         for name in [name for name in self._entries if name.startswith(prefix)]:
-            self._fs.delete_file(f"{self._root}/{name}")
+            self._delete(name)
             del self._entries[name]
+
+    def _delete(self, name: str) -> None:
+        with storage_errors(f"{self.uri}/{name}"):
+            self._fs.delete_file(f"{self._root}/{name}")
 
     def publish(
         self, config: dict[str, Any], parents: dict[str, str], facts: dict[str, Any] | None = None
@@ -264,27 +326,19 @@ class ArtifactWriter:
             files=[self._entries[name] for name in sorted(self._entries)],
         )
         self._write(MANIFEST, manifest.model_dump_json(indent=2).encode())
-        self._fs.delete_file(f"{self._root}/{INCOMPLETE}")
+        self._delete(INCOMPLETE)
         return Artifact(self.uri, manifest)
 
 
-def write_file(uri: str, name: str, content: bytes) -> FileEntry:
+def write_file(uri: str | Path, name: str, content: bytes) -> FileEntry:
     """Write `content` to `uri/name` from any process; atomic on local disk and on S3."""
-    fs, root = filesystem(uri)
-    path = f"{root}/{name}"
-    if isinstance(fs, pafs.LocalFileSystem):
-        _write_local(Path(path), content)
-    else:
-        with fs.open_output_stream(path) as stream:
-            stream.write(content)
+    write_bytes(f"{str(uri).rstrip('/')}/{name}", content)
     return FileEntry(path=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def _write_local(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -38,14 +38,23 @@ class Section(BaseModel):
 class SplitConfig(Section):
     """How events are divided into train, valid and test."""
 
-    strategy: Literal["leave_last_out", "time", "column"] = "leave_last_out"
+    strategy: Literal["leave_last_out", "time", "ratio", "column"] = "leave_last_out"
     """`leave_last_out`: a user's last event is test, the one before valid. `time`: the last
-    `test_days` are test, the `valid_days` before them valid. `column`: the data says so in a
-    `split` column, and in `eval_rows.parquet` where there is one."""
+    `test_days` are test, the `valid_days` before them valid. `ratio`: the oldest part of all
+    events is train, the newest test. `column`: the data says so in a `split` column, and in
+    `eval_rows.parquet` where there is one."""
     test_days: PositiveFloat = 30.0
     """Length of the test window in days (strategy `time`)."""
     valid_days: PositiveFloat = 30.0
     """Length of the validation window in days (strategy `time`)."""
+    ratio: Annotated[tuple[Share, Share, Share], Field(strict=False)] = (0.7, 0.1, 0.2)
+    """Shares of train, valid and test among all events in the order of time (strategy `ratio`)."""
+
+    @model_validator(mode="after")
+    def _ratio_is_whole(self) -> Self:
+        if abs(sum(self.ratio) - 1) > 1e-6:
+            raise ValueError(f"ratio {self.ratio} must sum to 1")
+        return self
 
 
 class PrepareConfig(Section):
@@ -54,15 +63,35 @@ class PrepareConfig(Section):
     split: SplitConfig = SplitConfig()
     """The split."""
     max_history: PositiveInt = 50
-    """Longest history the model sees, in events; longer training histories become windows."""
+    """Longest history the model sees, in events."""
+    long_histories: Literal["windows", "newest"] = "windows"
+    """A training history longer than `max_history` becomes windows, or its newest window alone."""
+    session_gap_minutes: PositiveFloat | None = None
+    """Cut histories into sessions where nothing happens for so long; None keeps them whole."""
     text_fields: Names = ("title", "category", "brand", "description")
     """Item columns that make up the item's text, in this order."""
     max_item_tokens: Annotated[int, Field(ge=4)] = 128
     """Longest item text, in tokens."""
+    max_text_chars: PositiveInt = 10_000
+    """Longest title, description, category or brand, in characters; the rest is cut off."""
+    detect_language: bool = False
+    """Tell each item's language by its script, as a column `language`."""
     events: Names = ("interaction", "view", "click", "cart", "purchase", "rating")
     """Allowed event names; a missing event counts as the first."""
+    timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    """Unit of integer timestamps; `auto` tells each row's unit by its size and reports mixtures."""
+    max_events_per_day: PositiveInt | None = None
+    """A user with more events on any day (UTC) is a robot, and quarantined; None keeps all."""
+    min_user_events: PositiveInt = 1
+    """k-core: drop users with fewer events, and again while dropping items makes more of them."""
+    min_item_events: PositiveInt = 1
+    """k-core: drop the events of items with fewer events."""
     max_quarantine_share: Share = 0.2
     """Refuse to write a dataset when more than this share of the rows is bad."""
+    max_rule_shares: Annotated[dict[str, Share], Field(strict=False)] = {}
+    """Refuse it also when one rule's share is above its own limit, such as unknown_item = 0.01."""
+    min_published_count: NonNegativeInt = 10
+    """k-anonymity: the quality report shows no count of users or events below this."""
     num_partitions: PositiveInt | None = None
     """Partitions of the shuffle by user; None derives it from the input's size."""
 
@@ -80,8 +109,11 @@ class ModelConfig(Section):
     """Whether the backbone learns. `frozen` computes each item's text vector only once."""
     lora_rank: PositiveInt = 16
     """Rank of the LoRA matrices (tuning `lora`)."""
-    item_features: Literal["text", "id"] = "text"
-    """What an item is known by. `id` is the collaborative baseline without text."""
+    item_features: Literal["hybrid", "text", "id"] = "hybrid"
+    """What an item is known by. `hybrid` joins text and ID, each with its own half of the vectors;
+    `id` is the collaborative baseline without text."""
+    id_rows: PositiveInt = 1_000_000
+    """Largest table of ID vectors; in a larger catalogue items share rows."""
     whiten: bool = True
     """Whiten frozen text vectors over the catalogue (PCA) before the projection."""
     projection_size: PositiveInt = 256
@@ -101,10 +133,10 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.embedding_size % self.num_heads:
+        if self.embedding_size % (self.num_parts * self.num_heads):
             raise ValueError(
-                f"embedding_size {self.embedding_size} is not a multiple of num_heads "
-                f"{self.num_heads}: change one of them"
+                f"embedding_size {self.embedding_size} in {self.num_parts} equal part(s) does not "
+                f"divide into num_heads {self.num_heads}: change one of them"
             )
         if self.item_features == "id" and self.tuning != "frozen":
             raise ValueError(
@@ -112,6 +144,44 @@ class ModelConfig(Section):
                 "tune: set tuning to 'frozen' or item_features to 'text'"
             )
         return self
+
+    @property
+    def num_parts(self) -> int:
+        """Parts of a vector with an encoder of their own: two for `hybrid`."""
+        return 2 if self.item_features == "hybrid" else 1
+
+
+class AugmentConfig(Section):
+    """Sparse training histories altered at random; a window is altered in one way at most.
+
+    After CL4SRec (Xie et al. 2022, arXiv 2010.14395) and CoSeRec (Liu et al. 2021,
+    arXiv 2108.06479). The newest event of a window stays, and so do at least two events.
+    """
+
+    crop: Share = 0.0
+    """Share of the windows that lose their oldest events."""
+    mask: Share = 0.0
+    """Share of the windows that lose events anywhere."""
+    reorder: Share = 0.0
+    """Share of the windows in which a span of events is shuffled."""
+    substitute: Share = 0.0
+    """Share of the windows in which items give way to items of similar text."""
+    max_length: Annotated[int, Field(ge=2)] = 5
+    """Only windows of at most so many events are altered."""
+
+    @model_validator(mode="after")
+    def _one_way_at_most(self) -> Self:
+        if sum(self.shares) > 1 + 1e-9:
+            raise ValueError(
+                f"crop {self.crop}, mask {self.mask}, reorder {self.reorder} and substitute "
+                f"{self.substitute} are shares of one whole: their sum must be 1 or less"
+            )
+        return self
+
+    @property
+    def shares(self) -> tuple[float, float, float, float]:
+        """Shares of crop, mask, reorder and substitute."""
+        return self.crop, self.mask, self.reorder, self.substitute
 
 
 class TrainingConfig(Section):
@@ -143,6 +213,12 @@ class TrainingConfig(Section):
     """Uniform negatives a step beside the batch's own targets; 0 is the whole catalogue."""
     shuffle_windows: PositiveInt = 1_000_000
     """Windows held in memory and shuffled together."""
+    length_buckets: bool = True
+    """Make batches of windows of similar length, so that little of a batch is padding."""
+    event_weights: Annotated[dict[str, NonNegativeFloat], Field(strict=False)] = {}
+    """Weight in the loss of a target of each event, such as purchase = 5.0; others weigh 1."""
+    augment: AugmentConfig = AugmentConfig()
+    """Sparse histories altered at random."""
     checkpoint_every: NonNegativeInt = 0
     """Steps between checkpoints for resume, beside the one at each epoch's end; 0 is none."""
     max_validation_rows: PositiveInt = 5_000
@@ -188,6 +264,32 @@ class EvaluationConfig(Section):
     """Histories scored together."""
 
 
+class CompletionConfig(Section):
+    """Missing categories and brands, filled from similar items."""
+
+    min_precision: Share = 0.9
+    """Fill only what is this likely to be right, as measured on known values that were masked."""
+
+
+class StorageConfig(Section):
+    """How `s3://` and `gs://` are reached. Credentials are never settings: they come from the
+    environment (AWS_ACCESS_KEY_ID and the like), the user's profile or the machine's role."""
+
+    endpoint: Annotated[str, Field(pattern="^https?://[^/@?]+$")] | None = None
+    """An S3 service other than AWS, such as `http://minio:9000`; None asks AWS_ENDPOINT_URL."""
+    region: str | None = None
+    """Region of the S3 buckets; None asks the bucket, or, behind an endpoint, AWS_REGION."""
+    max_attempts: Annotated[int, Field(ge=1, le=14)] = 10
+    """How often a request to S3 is made in all. The first retry is immediate, then the waits
+    double from 0.05 s: ten attempts wait 13 s together, fourteen 205 s."""
+    connect_timeout_s: PositiveFloat = 5.0
+    """Seconds in which a connection must stand."""
+    request_timeout_s: Annotated[float, Field(ge=1.0)] = 30.0
+    """Seconds of silence after which a request to S3 is made again."""
+    retry_limit_s: PositiveInt = 120
+    """Seconds for which a request to Google Cloud Storage is retried; it counts no attempts."""
+
+
 class JobConfig(Section):
     """One run of the pipeline, as a TOML file holds it."""
 
@@ -199,8 +301,12 @@ class JobConfig(Section):
     """Dataset to checkpoint."""
     index: IndexConfig = IndexConfig()
     """Checkpoint to index."""
+    completion: CompletionConfig = CompletionConfig()
+    """Missing attributes of items."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Index to report."""
+    storage: StorageConfig = StorageConfig()
+    """How object stores are reached."""
 
 
 class WorldConfig(Section):
@@ -243,6 +349,8 @@ class ServeArgs(Section):
     """Take items of the history out of recommendations."""
     num_threads: PositiveInt = 1
     """Torch threads of one replica."""
+    storage: StorageConfig = StorageConfig()
+    """How object stores are reached."""
 
 
 def load_config(path: str | Path) -> JobConfig:
@@ -268,7 +376,9 @@ def describe(error: ValidationError, section: type[BaseModel]) -> str:
 def _describe_one(fault: ErrorDetails, section: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] != "extra_forbidden":
-        return f"{key or 'config'}: {fault['msg']} (given: {fault['input']!r})"
+        # Somebody may have put credentials into an endpoint; they are not to be repeated.
+        given = "not shown" if key.endswith("storage.endpoint") else repr(fault["input"])
+        return f"{key or 'config'}: {fault['msg']} (given: {given})"
     allowed = _fields_at(section, fault["loc"][:-1])
     return f"{key}: unknown key; allowed here: {', '.join(sorted(allowed))}"
 

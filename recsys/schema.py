@@ -29,8 +29,12 @@ TARGETS = "targets"
 TEXT = "text"
 TOKEN_IDS = "token_ids"
 TRAIN_COUNT = "train_count"
-REASON = "reason"
+RULE = "rule"
+RULE_VALUE = "rule_value"
+SOURCE_FILE = "source_file"
+REMOVED = "removed"
 
+SECONDS_A_DAY = 86_400
 SPLITS = ("train", "valid", "test")
 ITEM_TEXT_COLUMNS = ("title", "description", "category", "brand")
 UNKNOWN_TIME = -1
@@ -70,6 +74,7 @@ class Batch:
     B users, H positions: `item_indexes`, `timestamps`, `events` and `targets` are (B, H) int64
     and `lengths` is (B,). `targets[b, t]` is the item to predict after position t, or
     `NO_TARGET`. A causal encoder never looks to the right, so padding changes no real position.
+    `weights` (B, H) float32 are the targets' weights in the loss; None where each weighs 1.
     """
 
     item_indexes: torch.Tensor
@@ -77,6 +82,7 @@ class Batch:
     events: torch.Tensor
     lengths: torch.Tensor
     targets: torch.Tensor
+    weights: torch.Tensor | None = None
 
 
 NO_TARGET = -100

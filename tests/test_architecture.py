@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 SKIPPED = {"outputs", "__pycache__", "node_modules"}
 CODE = sorted(path for room in ("recsys", "ray_jobs") for path in (ROOT / room).rglob("*.py"))
 VERBS = {"prepare", "train", "index", "evaluate", "pipeline", "generate", "serve"}
+VERBS |= {"convert", "download", "forget", "complete"}
 MAX_FILE, MAX_VERB, MAX_FUNCTION, MAX_LONG_FUNCTION = 400, 60, 60, 120
 TOMLS = sorted((ROOT / "ray_jobs" / "configs").glob("*.toml"))
 YAMLS = sorted((ROOT / "serve_configs").glob("*.yaml"))

@@ -170,6 +170,44 @@ def test_workers_may_leave_the_comparison_out(tmp_path):
         artifact.check_files()
 
 
+READS = {
+    "bytes": lambda artifact, _: artifact.read_bytes("folder/b.bin"),
+    "json": lambda artifact, _: artifact.read_json("folder/b.bin"),
+    "table": lambda artifact, _: artifact.read_table("folder/b.bin", ["x"]),
+    "download": lambda artifact, target: artifact.download("folder", target),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("fault", ["torn", "altered"])
+def test_without_the_comparison_a_damaged_file_is_refused_when_it_is_read(tmp_path, read, fault):
+    make(tmp_path / "a")
+    artifact = open_artifact(tmp_path / "a", "dataset", check=False)
+    DAMAGES[fault](tmp_path / "a" / "folder/b.bin")
+    with pytest.raises(ValueError, match=rf"file 'folder/b\.bin' (is|was) {fault}"):
+        READS[read](artifact, tmp_path / "target")
+    assert artifact.read_bytes("a.bin") == FILES["a.bin"]
+
+
+def test_sizes_alone_tell_what_is_missing_or_torn(tmp_path):
+    artifact = make(tmp_path / "a")
+    DAMAGES["altered"](tmp_path / "a" / "folder/b.bin")
+    artifact.check_sizes()
+    DAMAGES["torn"](tmp_path / "a" / "folder/b.bin")
+    with pytest.raises(ValueError, match=r"file 'folder/b\.bin' is torn: 5 bytes, manifest says 6"):
+        artifact.check_sizes()
+    DAMAGES["missing"](tmp_path / "a" / "folder/b.bin")
+    with pytest.raises(ValueError, match=r"file 'folder/b\.bin' is missing"):
+        artifact.check_sizes()
+
+
+def test_a_file_the_manifest_does_not_name_cannot_be_read(tmp_path):
+    artifact = make(tmp_path / "a")
+    write_file(tmp_path / "a", "stray.bin", b"of no writer")
+    with pytest.raises(ValueError, match=r"has no file 'stray\.bin'"):
+        artifact.read_bytes("stray.bin")
+
+
 def test_an_artifact_of_another_kind_is_refused(tmp_path):
     make(tmp_path / "a", kind="index")
     with pytest.raises(ValueError, match="is a 'index' artifact; a 'checkpoint' is needed"):

@@ -1,16 +1,28 @@
-"""Rows -> Batch of tensors, the same for training, evaluation and serving."""
+"""Rows -> Batch of tensors, the same for training, evaluation and serving.
+
+Histories are taken as one flat run of events beside their lengths, so that padding is a few array
+operations a batch, whatever its number of rows.
+"""
+
+# pyarrow.compute makes its functions when it is imported, where pyright cannot see them.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from recsys import schema
 from recsys.artifact import Artifact
 from recsys.schema import NO_TARGET, UNKNOWN_TIME, Batch, History
+
+COLUMNS = (schema.ITEM_INDEXES, schema.TIMESTAMPS, schema.EVENTS)
 
 
 def read_rows(dataset: Artifact, part: str) -> pa.Table:
@@ -29,61 +41,116 @@ def read_rows(dataset: Artifact, part: str) -> pa.Table:
 
 def histories_of(rows: pa.Table) -> list[History]:
     """The histories of dataset rows."""
-    names = (schema.ITEM_INDEXES, schema.TIMESTAMPS, schema.EVENTS)
-    columns = [_split_lists(rows[name]) for name in names]
-    return [History(*parts) for parts in zip(*columns, strict=True)]
+    return [History(*parts) for parts in zip(*(_split(rows[n]) for n in COLUMNS), strict=True)]
 
 
 def targets_of(rows: pa.Table) -> list[np.ndarray]:
     """The distinct relevant item indexes of each held-out row."""
-    return _split_lists(rows[schema.TARGETS])
+    return _split(rows[schema.TARGETS])
 
 
-def _split_lists(column: pa.ChunkedArray) -> list[np.ndarray]:
+def _split(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """The lists of a column as arrays."""
+    lengths, values = _flat(column)
+    ends = np.cumsum(lengths)
+    bounds = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
+    return [values[start:end] for start, end in bounds]
+
+
+def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The length of each list of a column, and the values of all."""
     lists = column.combine_chunks()
-    offsets = lists.offsets.to_numpy()
-    flat = lists.values.to_numpy()
-    return [flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return pc.list_value_length(lists).to_numpy().astype(np.int64), lists.flatten().to_numpy()
 
 
-def collate_histories(histories: Sequence[History], max_history: int) -> Batch:
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """The events of B histories one after another: `lengths` (B,), the others (E,)."""
+
+    lengths: np.ndarray
+    item_indexes: np.ndarray
+    timestamps: np.ndarray
+    events: np.ndarray
+
+    @classmethod
+    def of(cls, histories: Sequence[History] | pa.Table) -> Self:
+        """Histories, or dataset rows."""
+        if isinstance(histories, Sequence):
+            columns = [np.concatenate([getattr(h, name) for h in histories]) for name in COLUMNS]
+            return cls(np.array([len(history) for history in histories]), *columns)
+        lists = [_flat(histories[name]) for name in COLUMNS]
+        return cls(lists[0][0], *(values for _, values in lists))
+
+    def select(self, mask: np.ndarray) -> _Events:
+        """The events where `mask` holds; every history must keep one."""
+        rows = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        lengths = np.bincount(rows[mask], minlength=len(self.lengths))
+        assert lengths.all(), "a history without events"
+        return _Events(lengths, self.item_indexes[mask], self.timestamps[mask], self.events[mask])
+
+    def from_start(self) -> np.ndarray:
+        """(E,) each event's position in its history, from 0."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        return np.arange(len(self.events)) - np.repeat(starts, self.lengths)
+
+    def from_end(self) -> np.ndarray:
+        """(E,) the number of events after each in its history."""
+        return np.repeat(self.lengths, self.lengths) - 1 - self.from_start()
+
+
+def collate_histories(histories: Sequence[History] | pa.Table, max_history: int) -> Batch:
     """A Batch without targets of the newest `max_history` events of each history.
 
     No history may be empty.
     """
-    recent = [history.last(max_history) for history in histories]
-    return _batch(recent, [np.empty(0, dtype=np.int64)] * len(recent))
+    recent = _newest(histories, max_history)
+    return _batch(recent, np.full(len(recent.events), NO_TARGET))
 
 
-def collate_windows(windows: Sequence[History]) -> Batch:
-    """A Batch from training windows: each event but the last is to predict the next one."""
-    inputs = [History(w.item_indexes[:-1], w.timestamps[:-1], w.events[:-1]) for w in windows]
-    return _batch(inputs, [w.item_indexes[1:] for w in windows])
+def collate_windows(
+    windows: Sequence[History] | pa.Table, event_weights: np.ndarray | None = None
+) -> Batch:
+    """A Batch from training windows: each event but the last is to predict the next one.
+
+    `event_weights` (number of events,) is the weight of a target of each event; None is 1 for all.
+    """
+    whole = _Events.of(windows)
+    following = whole.select(whole.from_start() > 0)
+    weights = None if event_weights is None else event_weights[following.events]
+    return _batch(whole.select(whole.from_end() > 0), following.item_indexes, weights)
 
 
 def collate_held_out(histories: Sequence[History], targets: Sequence[int], size: int) -> Batch:
     """A Batch in which only each history's last event has a target."""
-    recent = [history.last(size) for history in histories]
-    last = [
-        np.append(np.full(len(h) - 1, NO_TARGET), t) for h, t in zip(recent, targets, strict=True)
-    ]
-    return _batch(recent, last)
+    pairs = list(zip(histories, targets, strict=True))
+    recent = _newest([history for history, _ in pairs], size)
+    following = np.full(len(recent.events), NO_TARGET)
+    following[recent.from_end() == 0] = [target for _, target in pairs]
+    return _batch(recent, following)
 
 
-def _batch(histories: Sequence[History], targets: Sequence[np.ndarray]) -> Batch:
-    assert all(len(history) for history in histories)
-    size = max(len(history) for history in histories)
+def _newest(histories: Sequence[History] | pa.Table, size: int) -> _Events:
+    whole = _Events.of(histories)
+    return whole.select(whole.from_end() < size)
+
+
+def _batch(events: _Events, targets: np.ndarray, weights: np.ndarray | None = None) -> Batch:
+    """Pad a target, and its weight, for each event."""
+    has_event = np.arange(events.lengths.max()) < events.lengths[:, None]
     return Batch(
-        item_indexes=_pad([h.item_indexes for h in histories], size, 0),
-        timestamps=_pad([h.timestamps for h in histories], size, UNKNOWN_TIME),
-        events=_pad([h.events for h in histories], size, 0),
-        lengths=torch.tensor([len(h) for h in histories]),
-        targets=_pad(targets, size, NO_TARGET),
+        item_indexes=_pad(events.item_indexes, has_event, 0),
+        timestamps=_pad(events.timestamps, has_event, UNKNOWN_TIME),
+        events=_pad(events.events, has_event, 0),
+        lengths=torch.from_numpy(events.lengths),
+        targets=_pad(targets, has_event, NO_TARGET),
+        weights=None if weights is None else _pad(weights, has_event, 1, np.float32),
     )
 
 
-def _pad(rows: Sequence[np.ndarray], size: int, fill: int) -> torch.Tensor:
-    padded = np.full((len(rows), size), fill, dtype=np.int64)
-    for row, values in zip(padded, rows, strict=True):
-        row[: len(values)] = values
+def _pad(
+    values: np.ndarray, has_event: np.ndarray, fill: int, kind: type = np.int64
+) -> torch.Tensor:
+    """(B, H): the values in the places that have an event, row by row, and else `fill`."""
+    padded = np.full(has_event.shape, fill, dtype=kind)
+    padded[has_event] = values
     return torch.from_numpy(padded)

@@ -12,8 +12,10 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from recsys import schema
-from recsys.artifact import filesystem
+from recsys.data.privacy import pseudonymise
+from recsys.data.sources import parquet_errors
 from recsys.data.vocabulary import UNKNOWN, ItemVocabulary
+from recsys.storage import filesystem, storage_errors
 
 HISTORY_ITEM_IDS = "history_item_ids"
 HISTORY_TIMESTAMPS = "history_timestamps"
@@ -21,16 +23,18 @@ HISTORY_TIMESTAMPS = "history_timestamps"
 
 def find_eval_rows(data: str) -> str | None:
     """The URI of `eval_rows.parquet` under `data`, or None."""
-    fs, root = filesystem(data)
-    path = f"{root}/eval_rows.parquet"
-    found = fs.get_file_info(path).type == pafs.FileType.File
-    return f"{data.rstrip('/')}/eval_rows.parquet" if found else None
+    uri = f"{data.rstrip('/')}/eval_rows.parquet"
+    fs, path = filesystem(uri)
+    with storage_errors(uri):
+        return uri if fs.get_file_info(path).type == pafs.FileType.File else None
 
 
 def read_eval_rows(
-    uri: str, vocabulary: ItemVocabulary, max_history: int
+    uri: str, vocabulary: ItemVocabulary, max_history: int, user_key: bytes | None = None
 ) -> tuple[dict[str, pa.Table], pa.Table]:
-    """Held-out rows by split, and the bad rows with reasons.
+    """Held-out rows by split, and the bad rows with the rule they broke.
+
+    With a `user_key` users become pseudonyms.
 
     A row is bad if its target is not in the catalogue or its split is neither valid nor test.
 
@@ -42,6 +46,10 @@ def read_eval_rows(
             fewer timestamps than items.
     """
     raw = _read(uri)
+    if user_key is not None:
+        place = raw.column_names.index(schema.USER_ID)
+        named = pseudonymise(raw[schema.USER_ID], user_key)
+        raw = raw.set_column(place, schema.USER_ID, named)
     targets = vocabulary.indexes_of(raw[schema.ITEM_ID].cast(pa.large_string()).to_pylist())
     known = targets != UNKNOWN
     placed = _has_split(raw)
@@ -49,7 +57,7 @@ def read_eval_rows(
     rows = _rows(raw.filter(pa.array(good)), targets[good], vocabulary, max_history)
     bad = raw.filter(pa.array(~good))
     reasons = np.where(known, "unknown_split", "unknown_item")[~good]
-    bad = bad.append_column(schema.REASON, pa.array(reasons.tolist(), pa.string()))
+    bad = bad.append_column(schema.RULE, pa.array(reasons.tolist(), pa.string()))
     return _by_split(rows, raw.filter(pa.array(good))), bad
 
 
@@ -62,12 +70,8 @@ def _has_split(raw: pa.Table) -> np.ndarray:
 
 def _read(uri: str) -> pa.Table:
     fs, path = filesystem(uri)
-    try:
+    with parquet_errors(uri):
         raw = pq.read_table(path, filesystem=fs)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{uri} is empty, truncated or not Parquet, or cannot be reached: {error}"
-        ) from error
     for name in (schema.USER_ID, HISTORY_ITEM_IDS, schema.ITEM_ID):
         if name not in raw.column_names:
             raise ValueError(f"{uri}: column '{name}' is missing; has: {raw.column_names}")

@@ -1,328 +1,310 @@
-"""The prepare stage: raw interactions and items -> `dataset` artifact.
-
-One pass of row rules, one shuffle by user, one pass that writes the splits. Workers write their
-own files; the driver sees file entries and counts, and arrays as long as the catalogue.
-"""
-
-# pyarrow.compute makes its functions when it is imported, where pyright cannot see them.
-# pyright: reportAttributeAccessIssue=false
+"""The prepare stage: raw interactions and items -> `dataset` artifact. Read it top to bottom."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 import ray
 
 from recsys import schema
-from recsys.artifact import (
-    Artifact,
-    ArtifactWriter,
-    FileEntry,
-    filesystem,
-    parquet_bytes,
-    write_file,
-)
+from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import PrepareConfig
+from recsys.data.drift import compare_profiles
 from recsys.data.eval_rows import find_eval_rows, read_eval_rows
-from recsys.data.history import EVENT_INDEX, SPLIT_INDEX, build_sequences
-from recsys.data.quality import (
-    apply_rules,
-    check_counts,
-    check_items,
-    check_share,
-    count_reasons,
-    interaction_rules,
-    normalise,
+from recsys.data.incremental import INPUTS, Inputs, check_continues, previous_events, read_inputs
+from recsys.data.interactions import QUARANTINE, Job, Written, clean_source, write_histories
+from recsys.data.item_rules import check_items
+from recsys.data.items import number_items, read_items, tokenize_items
+from recsys.data.privacy import check_same_key, key_fingerprint
+from recsys.data.profile import ItemProfile, Profile, profile_items
+from recsys.data.quality import ADVICE, check_counts, check_shares, merge_summaries, summarise
+from recsys.data.quality_page import render_quality
+from recsys.data.sources import (
+    INTERACTION_COLUMNS,
+    ITEM_COLUMNS,
+    Source,
+    find_source,
+    fingerprint_of,
+    list_files,
 )
-from recsys.data.sources import INTERACTION_COLUMNS, ITEM_COLUMNS, Source, find_source
-from recsys.data.split import (
-    TEST,
-    VALID,
-    SplitPlan,
-    assign_split,
-    held_out_rows,
-    plan_split,
-    train_windows,
-)
-from recsys.data.tokenize import load_tokenizer, with_tokens
-from recsys.data.vocabulary import UNKNOWN, ItemVocabulary
+from recsys.data.vocabulary import ItemVocabulary
 
-PARTITION_BYTES = 64 << 20
-"""Input bytes a shuffle partition; a reducer needs about three times as much memory."""
-NO_VALUE = np.finfo(np.float32).min
-TOKENIZE_BATCH = 1024
+CLOCK_SLACK_S = 86_400
+"""A timestamp may be a day ahead of this machine's clock: time zones, and clocks that differ."""
+OPTIONAL = (schema.ORDER, schema.VALUE, schema.SPLIT)
 
 log = logging.getLogger(__name__)
 
 
-def prepare(config: PrepareConfig, backbone: str, data: str, output: str) -> Artifact:
+@dataclass(frozen=True)
+class Before:
+    """The dataset that came before: items keep their indexes.
+
+    With `incremental` its events are taken over, and only files that are new are read.
+    """
+
+    dataset: Artifact
+    incremental: bool = False
+
+
+def prepare(
+    config: PrepareConfig,
+    backbone: str,
+    data: str,
+    output: str,
+    before: Before | None = None,
+    user_key: bytes | None = None,
+) -> Artifact:
     """Read `interactions` and `items` (and `eval_rows`, if any) under `data`; write a dataset.
 
+    With a `user_key` user ids become pseudonyms as soon as they are read.
+
     Raises:
-        ValueError: a file or column does not fit, or too many rows are bad. No dataset is
-            visible then.
+        ValueError: a file or column does not fit, too many rows are bad, or the dataset before
+            does not fit. No dataset is visible then.
     """
-    interactions = find_source(data, "interactions", INTERACTION_COLUMNS)
-    items = find_source(data, "items", ITEM_COLUMNS)
-    _check_split_column(config, interactions, data)
-    writer = ArtifactWriter(output, "dataset")
-    catalogue, item_counts = _prepare_items(items, config, backbone, writer)
-    vocabulary = ItemVocabulary(catalogue[schema.ITEM_ID])
-    facts, popularity = _prepare_interactions(interactions, vocabulary, config, writer)
-    facts["rows"] |= _prepare_eval_rows(data, vocabulary, config, writer)
-    quality = {"interactions": facts.pop("counts"), "items": item_counts}
-    catalogue = catalogue.append_column(schema.TRAIN_COUNT, pa.array(popularity))
-    writer.add_table("items.parquet", catalogue)
-    writer.add_json("quality.json", quality)
-    parents = {"interactions": interactions.fingerprint, "items": items.fingerprint}
     resolved = {"prepare": config.model_dump(mode="json"), "backbone": backbone}
-    return writer.publish(resolved, parents, facts | {"num_items": len(catalogue)})
+    inputs = _inputs_before(before, resolved, data, user_key)
+    interactions = find_source(data, "interactions", INTERACTION_COLUMNS, inputs.files)
+    items = find_source(data, "items", ITEM_COLUMNS)
+    columns = inputs.columns or interactions.columns
+    _check_columns(config, interactions, columns, data)
+    writer = ArtifactWriter(output, "dataset")
+
+    catalogue, item_counts = _prepare_items(items, config, before, writer)
+    job = Job(
+        uri=writer.uri,
+        config=config,
+        item_ids=ray.put(catalogue[schema.ITEM_ID].combine_chunks()),
+        optional=tuple(name for name in OPTIONAL if name in columns),
+        latest=int(time.time()) + CLOCK_SLACK_S,
+        user_key=user_key,
+    )
+    written = _write_interactions(interactions, before, job, inputs, len(catalogue))
+    writer.add_entries(written.files)
+    num_read = inputs.num_rows + interactions.num_rows
+    counts = _count_interactions(num_read, written, config, writer)
+    eval_counts, rows = _prepare_eval_rows(data, catalogue, config, written, user_key, writer)
+
+    tokenised = tokenize_items(catalogue, config, backbone)
+    tokenised = tokenised.append_column(schema.TRAIN_COUNT, pa.array(written.popularity))
+    writer.add_table("items.parquet", tokenised)
+    seen = Inputs(interactions.files, num_read, columns)
+    writer.add_json(INPUTS, seen.to_json())
+    facts = _facts(written, rows, counts, tokenised, user_key)
+    tables = {"interactions": counts, "items": item_counts} | eval_counts
+    warnings = _unit_warnings(interactions)
+    _report(tables, warnings, facts, tokenised, written, config, before, writer)
+    return writer.publish(resolved, input_fingerprints(data, before, user_key), facts)
 
 
-def input_fingerprints(data: str) -> dict[str, str]:
+def input_fingerprints(
+    data: str, before: Before | None = None, user_key: bytes | None = None
+) -> dict[str, str]:
     """What a dataset of `data` names as its parents."""
-    tables = {"interactions": INTERACTION_COLUMNS, "items": ITEM_COLUMNS}
-    return {name: find_source(data, name, columns).fingerprint for name, columns in tables.items()}
+    parents = {n: fingerprint_of(list_files(data, n)) for n in ("interactions", "items")}
+    if before is not None:
+        parents["previous"] = before.dataset.digest
+    if user_key is not None:
+        parents["user_key"] = key_fingerprint(user_key)
+    return parents
 
 
-def _check_split_column(config: PrepareConfig, source: Source, data: str) -> None:
-    if config.split.strategy == "column" and schema.SPLIT not in source.columns:
+def _inputs_before(
+    before: Before | None, resolved: dict, data: str, user_key: bytes | None
+) -> Inputs:
+    """What need not be read again."""
+    if before is None:
+        return Inputs([], 0, [])
+    check_same_key(before.dataset.manifest.facts.get("user_key"), user_key)
+    if not before.incremental:
+        return Inputs([], 0, [])
+    check_continues(before.dataset, resolved, list_files(data, "interactions"))
+    return read_inputs(before.dataset)
+
+
+def _check_columns(config: PrepareConfig, source: Source, columns: list[str], data: str) -> None:
+    if config.split.strategy == "column" and schema.SPLIT not in columns:
         raise ValueError(
             f"{data}: prepare.split.strategy is 'column' but interactions have no 'split' column"
+        )
+    if source.paths and source.columns != columns:
+        raise ValueError(
+            f"{source.paths[0]} has columns {source.columns}, but the dataset before was made "
+            f"from {columns}: prepare in full, without --incremental"
         )
 
 
 def _prepare_items(
-    source: Source, config: PrepareConfig, backbone: str, writer: ArtifactWriter
+    source: Source, config: PrepareConfig, before: Before | None, writer: ArtifactWriter
 ) -> tuple[pa.Table, dict]:
-    """The tokenised catalogue in index order; bad rows go to quarantine."""
-    raw = pq.ParquetDataset(source.paths, filesystem=source.fs).read(columns=source.columns)
-    raw = raw.set_column(
-        raw.column_names.index(schema.ITEM_ID),
-        schema.ITEM_ID,
-        raw[schema.ITEM_ID].cast(pa.large_string()),
-    )
-    good, bad, duplicates = check_items(raw)
-    counts = _counts(source.num_rows, len(good), len(bad), duplicates, count_reasons(bad))
-    _settle("items", counts, config, bad, writer)
-    indexed = good.append_column(schema.ITEM_INDEX, pa.array(np.arange(len(good), dtype=np.int32)))
-    return _tokenize_items(indexed, config, backbone), counts
-
-
-def _tokenize_items(items: pa.Table, config: PrepareConfig, backbone: str) -> pa.Table:
-    def tokenize_block(block: pa.Table) -> pa.Table:
-        return with_tokens(
-            block, load_tokenizer(backbone), config.text_fields, config.max_item_tokens
-        )
-
-    dataset = ray.data.from_arrow(items).map_batches(
-        tokenize_block, batch_size=TOKENIZE_BATCH, batch_format="pyarrow"
-    )
-    blocks = list(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
-    return pa.concat_tables(blocks).sort_by(schema.ITEM_INDEX).combine_chunks()
-
-
-def _prepare_interactions(
-    source: Source, vocabulary: ItemVocabulary, config: PrepareConfig, writer: ArtifactWriter
-) -> tuple[dict, np.ndarray]:
-    """Write train, valid and test rows; returns facts and each item's number of train events."""
-    histories = _shuffle_by_user(source, vocabulary, config, writer.uri).materialize()
-    newest = histories.max(schema.TIMESTAMP)
-    plan = plan_split(config.split, newest if isinstance(newest, int) else schema.UNKNOWN_TIME)
-    uri, max_history = writer.uri, config.max_history
-
-    def write_block(block: pa.Table) -> pa.Table:
-        return _write_splits(block, plan, max_history, uri)
-
-    done = histories.map_batches(write_block, batch_size=None, batch_format="pyarrow").take_all()
-    popularity = np.zeros(len(vocabulary), dtype=np.int64)
-    for row in done:
-        popularity[row["items"]] += row["counts"]
-    summaries = [json.loads(row["summary"]) for row in done]
-    for summary in summaries:
-        writer.add_entries([FileEntry(**entry) for entry in summary["files"]])
-    return _summarise(source, summaries, plan, config, writer), popularity
-
-
-def _shuffle_by_user(
-    source: Source, vocabulary: ItemVocabulary, config: PrepareConfig, uri: str
-) -> ray.data.Dataset:
-    """Clean interactions, each block holding all events of its users."""
-    shared = ray.put(vocabulary)
-    columns, events = source.columns, config.events
-    strategy = config.split.strategy
-
-    def clean(block: pa.Table) -> pa.Table:
-        return _clean_block(block, columns, ray.get(shared), events, strategy, uri)
-
-    partitions = config.num_partitions or max(2, -(-source.num_bytes // PARTITION_BYTES))
-    return (
-        ray.data.read_parquet(source.paths, filesystem=source.fs)
-        .select_columns(columns)
-        .map_batches(clean, batch_size=None, batch_format="pyarrow")
-        .repartition(partitions, keys=[schema.USER_ID])
-    )
-
-
-def _clean_block(
-    block: pa.Table,
-    columns: list[str],
-    vocabulary: ItemVocabulary,
-    events: tuple[str, ...],
-    strategy: str,
-    uri: str,
-) -> pa.Table:
-    """Write bad rows to quarantine; the good ones become ids and numbers."""
-    table = normalise(block, columns)
-    indexes = vocabulary.indexes_of(table[schema.ITEM_ID].to_pylist())
-    rules = interaction_rules(lambda _: pa.array(indexes != UNKNOWN), events, strategy)
-    numbered = table.append_column(schema.ITEM_INDEX, pa.array(indexes))
-    good, bad = apply_rules(numbered, rules)
+    """The catalogue in index order; bad rows go to quarantine."""
+    checked = check_items(read_items(source), config)
+    bad = pl.DataFrame(pl.from_arrow(checked.bad))
+    rules, examples = merge_summaries([summarise(bad)])
+    counts = {
+        "read": source.num_rows,
+        "kept": len(checked.good),
+        "quarantined": len(bad),
+        "dropped": {"duplicates": checked.duplicates},
+        "reasons": rules,
+        "examples": examples,
+        "warnings": checked.warnings,
+    }
+    _settle("items", counts, config)
     if len(bad):
-        _write_part(uri, "quarantine/interactions", bad.drop_columns([schema.ITEM_INDEX]))
-    return pa.table(
-        {
-            schema.USER_ID: good[schema.USER_ID],
-            schema.ITEM_INDEX: good[schema.ITEM_INDEX],
-            schema.TIMESTAMP: pc.fill_null(good[schema.TIMESTAMP], schema.UNKNOWN_TIME),
-            schema.ORDER: pc.fill_null(good[schema.ORDER], 0),
-            schema.VALUE: _plain_values(good[schema.VALUE]),
-            EVENT_INDEX: _positions(good[schema.EVENT], events),
-            SPLIT_INDEX: _positions(good[schema.SPLIT], schema.SPLITS),
-        }
-    )
+        writer.add_table("quarantine/items.parquet", checked.bad)
+    previous = before.dataset.read_table("items.parquet") if before else None
+    return number_items(checked.good, previous), counts
 
 
-def _plain_values(values: pa.ChunkedArray) -> pa.Array:
-    """Values with one stand-in for null and NaN, so that equal rows compare equal."""
-    plain = values.fill_null(NO_VALUE).to_numpy()
-    return pa.array(np.where(np.isnan(plain), NO_VALUE, plain))
+def _write_interactions(
+    source: Source, before: Before | None, job: Job, inputs: Inputs, num_items: int
+) -> Written:
+    parts = [clean_source(source, job)] if source.paths else []
+    if before is not None and before.incremental:
+        parts += previous_events(before.dataset, job)
+    events = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
+    return write_histories(events, job, inputs.num_rows + source.num_rows, num_items)
 
 
-def _positions(column: pa.ChunkedArray, names: tuple[str, ...]) -> pa.Array:
-    found = pc.index_in(column, pa.array(names, pa.large_string()))
-    return pc.fill_null(found, 0).cast(pa.int8())
-
-
-def _write_splits(block: pa.Table, plan: SplitPlan, max_history: int, uri: str) -> pa.Table:
-    """Write one block of whole users as train, valid and test files."""
-    sequences, duplicates = build_sequences(block)
-    split = assign_split(sequences, plan)
-    tables = {
-        "train": train_windows(sequences, split, max_history),
-        "valid": held_out_rows(sequences, split, VALID, plan, max_history),
-        "test": held_out_rows(sequences, split, TEST, plan, max_history),
-    }
-    entries = [_write_part(uri, name, table) for name, table in tables.items() if len(table)]
-    summary = {
-        "files": [entry.model_dump() for entry in entries],
-        "rows": {name: len(table) for name, table in tables.items()},
-        "users": len(sequences.user_ids),
-        "kept": sequences.num_events,
-        "dropped_duplicates": duplicates,
-    }
-    items, counts = np.unique(sequences.item_indexes[split == 0], return_counts=True)
-    return pa.table({"summary": [json.dumps(summary)], "items": [items], "counts": [counts]})
-
-
-def _write_part(uri: str, folder: str, table: pa.Table) -> FileEntry:
-    """Write a file named by its content, so that a retried task writes the same file again."""
-    content = parquet_bytes(table)
-    name = hashlib.sha256(content).hexdigest()[:16]
-    return write_file(uri, f"{folder}/{name}.parquet", content)
-
-
-def _summarise(
-    source: Source,
-    summaries: list[dict],
-    plan: SplitPlan,
-    config: PrepareConfig,
-    writer: ArtifactWriter,
+def _count_interactions(
+    num_read: int, written: Written, config: PrepareConfig, writer: ArtifactWriter
 ) -> dict:
-    def total(key: str) -> int:
-        return sum(summary[key] for summary in summaries)
-
-    bad = _read_quarantine(writer)
-    counts = _counts(
-        source.num_rows, total("kept"), len(bad), total("dropped_duplicates"), count_reasons(bad)
-    )
-    _settle("interactions", counts, config, bad.slice(0, 0), writer)
-    return {
-        "num_users": total("users"),
-        "rows": {part: sum(s["rows"][part] for s in summaries) for part in schema.SPLITS},
-        "split": {
-            "strategy": plan.strategy,
-            "valid_from": plan.valid_from,
-            "test_from": plan.test_from,
-        },
-        "counts": counts,
+    """Counts that add up, each taken on its own: footers, quarantine files, histories."""
+    rules, examples = _take_in_quarantine(writer)
+    counts = {
+        "read": num_read,
+        "kept": written.kept,
+        "quarantined": sum(rules.values()),
+        "dropped": written.dropped,
+        "reasons": rules,
+        "examples": examples,
+        "warnings": {},
     }
+    _settle("interactions", counts, config)
+    return counts
 
 
-def _read_quarantine(writer: ArtifactWriter) -> pa.Table:
-    """The reasons of all quarantined interactions; takes the files into the artifact."""
-    fs, root = filesystem(writer.uri)
-    folder = "quarantine/interactions"
-    selector = pafs.FileSelector(f"{root}/{folder}", allow_not_found=True)
-    reasons = [pa.table({schema.REASON: pa.array([], pa.string())})]
-    written = [i for i in fs.get_file_info(selector) if i.path.endswith(".parquet")]
-    for info in written:
-        with fs.open_input_file(info.path) as stream:
-            content = stream.read()
-        digest = hashlib.sha256(content).hexdigest()
-        entry = FileEntry(path=f"{folder}/{info.base_name}", size=len(content), sha256=digest)
-        writer.add_entries([entry])
-        reasons.append(pq.read_table(pa.BufferReader(content), columns=[schema.REASON]))
-    return pa.concat_tables(reasons)
+def _take_in_quarantine(writer: ArtifactWriter) -> tuple[dict[str, int], dict[str, list[dict]]]:
+    """Take the workers' quarantine files into the artifact; counts by rule, and examples."""
+
+    def summary_of(name: str) -> Any:
+        return summarise(pl.read_parquet(writer.read_bytes(name)))
+
+    names = writer.adopt(QUARANTINE)
+    with ThreadPoolExecutor(8) as pool:
+        return merge_summaries(pool.map(summary_of, names))
 
 
 def _prepare_eval_rows(
-    data: str, vocabulary: ItemVocabulary, config: PrepareConfig, writer: ArtifactWriter
-) -> dict[str, int]:
+    data: str,
+    catalogue: pa.Table,
+    config: PrepareConfig,
+    written: Written,
+    user_key: bytes | None,
+    writer: ArtifactWriter,
+) -> tuple[dict[str, dict], dict[str, int]]:
     """Put the data's own evaluation rows, if any, in place of the split's."""
     path = find_eval_rows(data)
     if path is None or config.split.strategy != "column":
-        return {}
-    tables, bad = read_eval_rows(path, vocabulary, config.max_history)
+        return {}, written.rows
+    vocabulary = ItemVocabulary(catalogue[schema.ITEM_ID])
+    tables, bad = read_eval_rows(path, vocabulary, config.max_history, user_key)
     if len(bad):
         writer.add_table("quarantine/eval_rows.parquet", bad)
     for part, table in tables.items():
         writer.drop(f"{part}/")
         writer.add_table(f"{part}/eval_rows.parquet", table)
-    log.info("eval_rows: %d rows kept, %d quarantined", sum(map(len, tables.values())), len(bad))
-    return {part: len(table) for part, table in tables.items()}
+    kept = {part: len(table) for part, table in tables.items()}
+    counts = {
+        "read": sum(kept.values()) + len(bad),
+        "kept": sum(kept.values()),
+        "quarantined": len(bad),
+        "dropped": {},
+        "reasons": dict(pl.Series(bad[schema.RULE]).value_counts().iter_rows()),
+        "examples": {},
+        "warnings": {},
+    }
+    _tell("eval_rows", counts)
+    return {"eval_rows": counts}, written.rows | kept
 
 
-def _counts(read: int, kept: int, quarantined: int, duplicates: int, reasons: dict) -> dict:
+def _facts(
+    written: Written, rows: dict, counts: dict, items: pa.Table, user_key: bytes | None
+) -> dict[str, Any]:
+    """What other stages need to know of a dataset without reading it."""
+    plan = written.plan
+    split = {"strategy": plan.strategy, "valid_from": plan.valid_from, "test_from": plan.test_from}
     return {
-        "read": read,
-        "kept": kept,
-        "quarantined": quarantined,
-        "dropped_duplicates": duplicates,
-        "reasons": reasons,
+        "num_users": written.users,
+        "num_items": len(items),
+        "rows": rows,
+        "split": split,
+        "user_key": None if user_key is None else key_fingerprint(user_key),
     }
 
 
-def _settle(
-    table: str, counts: dict, config: PrepareConfig, bad: pa.Table, writer: ArtifactWriter
+def _unit_warnings(source: Source) -> dict[str, list[str]]:
+    """Files whose timestamps are not, or not all, in seconds."""
+    if set(source.time_units) <= {"s"}:
+        return {}
+    return {f"timestamps in {unit}": files for unit, files in sorted(source.time_units.items())}
+
+
+def _report(
+    tables: dict[str, dict],
+    warnings: dict[str, list[str]],
+    facts: dict,
+    items: pa.Table,
+    written: Written,
+    config: PrepareConfig,
+    before: Before | None,
+    writer: ArtifactWriter,
 ) -> None:
-    log.info(
-        "%s: %d read = %d kept + %d quarantined %s + %d duplicates dropped",
-        table,
-        counts["read"],
-        counts["kept"],
-        counts["quarantined"],
-        counts["reasons"] or "",
-        counts["dropped_duplicates"],
-    )
+    """Write quality.json and the page that shows it."""
+    k = config.min_published_count
+    profile = written.profile.published(k)
+    item_profile = profile_items(items, written.popularity).published(k)
+    quality = {
+        "tables": {
+            name: counts | {"advice": {rule: ADVICE[rule] for rule in counts["reasons"]}}
+            for name, counts in tables.items()
+        },
+        "files": warnings,
+        "profile": profile.model_dump(),
+        "items_profile": item_profile.model_dump(),
+        "drift": compare_profiles((profile, item_profile), _profiles_before(before)),
+        "split": facts["split"] | {"rows": facts["rows"]},
+        "settings": config.model_dump(mode="json"),
+    }
+    writer.add_json("quality.json", quality)
+    writer.add_bytes("quality.html", render_quality(quality).encode())
+
+
+def _profiles_before(before: Before | None) -> tuple[Profile, ItemProfile] | None:
+    if before is None:
+        return None
+    told = before.dataset.read_json("quality.json")
+    return Profile(**told["profile"]), ItemProfile(**told["items_profile"])
+
+
+def _settle(table: str, counts: dict, config: PrepareConfig) -> None:
+    _tell(table, counts)
     check_counts(table, counts)
-    check_share(table, counts, config.max_quarantine_share)
-    if len(bad):
-        writer.add_table(f"quarantine/{table}.parquet", bad)
+    check_shares(table, counts, config.max_quarantine_share, config.max_rule_shares)
+
+
+def _tell(table: str, counts: dict) -> None:
+    dropped = " + ".join(f"{n} {why}" for why, n in counts["dropped"].items() if n) or "0"
+    log.info(
+        "%s: %d read = %d kept + %d quarantined %s + dropped: %s",
+        *(table, counts["read"], counts["kept"], counts["quarantined"]),
+        *(counts["reasons"] or "", dropped),
+    )

@@ -1,135 +1,233 @@
-"""Row rules: good rows go on, bad rows go to quarantine with the reason.
+"""Row rules for interactions: good rows go on, bad rows go to quarantine with rule and value.
 
-A rule says which rows break it; a row's reason is the first rule it breaks.
+Rules are declared with dataframely; a rule holds where its expression is true, and a row's reason
+is the first rule it breaks.
 """
-
-# pyarrow.compute makes its functions when it is imported, where pyright cannot see them.
-# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterable
 
-import numpy as np
+import dataframely as dy
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recsys import schema
+from recsys.config import PrepareConfig
+from recsys.data.timestamps import to_seconds
 
-MAX_SECONDS = 100_000_000_000
-"""Unix seconds of the year 5138; the same number of milliseconds is 1973, so a larger
-timestamp is not in seconds."""
+NUM_EXAMPLES = 5
 
-Rule = Callable[[pa.Table], pa.ChunkedArray | pa.Array]
-
-RULE_ADVICE = {
+ADVICE = {
     "null_user_id": "every interaction needs a user_id",
     "null_item_id": "every row needs an item_id",
     "unknown_item": "the item is not in the items table: add it there",
-    "negative_timestamp": "timestamps are Unix seconds, 0 or later",
-    "timestamp_not_seconds": "timestamps must be Unix seconds: divide milliseconds by 1000",
     "no_time_or_order": "a row needs a timestamp or an order",
+    "negative_timestamp": "timestamps are 1970 or later",
+    "future_timestamp": "the timestamp is later than now: check its unit and the clock",
     "no_timestamp": "a split by time needs a timestamp in every row",
     "unknown_event": "the event is not in prepare.events: add it there or map it",
     "unknown_split": f"split must be one of {', '.join(schema.SPLITS)}",
+    "too_many_events_a_day": "more events in a day than prepare.max_events_per_day: a robot",
     "duplicate_item_id": "an item_id stands twice with different content: the first was kept",
 }
 
+RAW = {
+    schema.USER_ID: pl.String,
+    schema.ITEM_ID: pl.String,
+    schema.TIMESTAMP: pl.Int64,
+    schema.EVENT: pl.String,
+    schema.VALUE: pl.Float32,
+    schema.ORDER: pl.Int64,
+    schema.SPLIT: pl.String,
+    schema.SOURCE_FILE: pl.String,
+}
+"""Interactions as read and as kept in quarantine; what a source lacks is null."""
 
-def normalise(table: pa.Table, columns: list[str]) -> pa.Table:
-    """Bring raw interactions to one schema; a column the source lacks is null.
+_SHOWN = {
+    "null_user_id": schema.USER_ID,
+    "null_item_id": schema.ITEM_ID,
+    "unknown_item": schema.ITEM_ID,
+    "unknown_event": schema.EVENT,
+    "unknown_split": schema.SPLIT,
+}
+"""The column whose value a broken rule shows; the timestamp where nothing is named."""
 
-    ids become strings, timestamps int64 Unix seconds.
+
+class InteractionRules(dy.Schema):
+    """What every interaction must be. `seconds` and the indexes are derived from the raw row."""
+
+    user_id = dy.String(nullable=True)
+    item_id = dy.String(nullable=True)
+    timestamp = dy.Int64(nullable=True)
+    event = dy.String(nullable=True)
+    value = dy.Float32(nullable=True)
+    order = dy.Int64(nullable=True)
+    split = dy.String(nullable=True)
+    source_file = dy.String(nullable=True)
+    seconds = dy.Int64(nullable=True)
+    latest = dy.Int64()
+    item_index = dy.Int32(nullable=True)
+    event_index = dy.Int8(nullable=True)
+    split_index = dy.Int8(nullable=True)
+
+    @dy.rule()
+    def null_user_id(cls) -> pl.Expr:
+        """A user is named."""
+        return pl.col("user_id").fill_null("") != ""
+
+    @dy.rule()
+    def null_item_id(cls) -> pl.Expr:
+        """An item is named."""
+        return pl.col("item_id").fill_null("") != ""
+
+    @dy.rule()
+    def unknown_item(cls) -> pl.Expr:
+        """The item is in the catalogue."""
+        return pl.col("item_index").is_not_null()
+
+    @dy.rule()
+    def no_time_or_order(cls) -> pl.Expr:
+        """Something says where in the history the event stands."""
+        return pl.col("timestamp").is_not_null() | pl.col("order").is_not_null()
+
+    @dy.rule()
+    def negative_timestamp(cls) -> pl.Expr:
+        """Not before 1970."""
+        return pl.col("timestamp") >= 0
+
+    @dy.rule()
+    def future_timestamp(cls) -> pl.Expr:
+        """Not later than now."""
+        return pl.col("seconds") <= pl.col("latest")
+
+    @dy.rule()
+    def unknown_event(cls) -> pl.Expr:
+        """The event is one of those the config allows."""
+        return pl.col("event").is_null() | pl.col("event_index").is_not_null()
+
+
+class TimedRules(InteractionRules):
+    """Interactions that are split by time."""
+
+    @dy.rule()
+    def no_timestamp(cls) -> pl.Expr:
+        """The time is known."""
+        return pl.col("timestamp").is_not_null()
+
+
+class SplitRules(InteractionRules):
+    """Interactions that say themselves what they are for."""
+
+    @dy.rule()
+    def unknown_split(cls) -> pl.Expr:
+        """The part is train, valid or test."""
+        return pl.col("split_index").is_not_null()
+
+
+def rules_for(strategy: str) -> type[InteractionRules]:
+    """The rules a split strategy needs."""
+    if strategy in ("time", "ratio"):
+        return TimedRules
+    return SplitRules if strategy == "column" else InteractionRules
+
+
+def normalise(block: pa.Table) -> pl.DataFrame:
+    """Raw rows with exactly the columns of `RAW`: ids as text, timestamps as integers.
+
+    Arrow timestamps become seconds; integers stay as they are.
     """
-    kinds = {
-        schema.USER_ID: pa.large_string(),
-        schema.ITEM_ID: pa.large_string(),
-        schema.TIMESTAMP: pa.int64(),
-        schema.EVENT: pa.large_string(),
-        schema.VALUE: pa.float32(),
-        schema.ORDER: pa.int64(),
-        schema.SPLIT: pa.large_string(),
-    }
-    arrays = [
-        _cast(table[name], kind) if name in columns else pa.nulls(len(table), kind)
-        for name, kind in kinds.items()
+    frame = pl.DataFrame(pl.from_arrow(block))
+    times = frame.schema.get(schema.TIMESTAMP)
+    if isinstance(times, pl.Datetime):
+        frame = frame.with_columns(pl.col(schema.TIMESTAMP).dt.epoch("s"))
+    present = [pl.col(n).cast(kind) for n, kind in RAW.items() if n in frame.columns]
+    absent = [pl.lit(None, kind).alias(n) for n, kind in RAW.items() if n not in frame.columns]
+    return frame.select(*present, *absent).select(*RAW)
+
+
+def with_indexes(
+    frame: pl.DataFrame, catalogue: pl.DataFrame, config: PrepareConfig, latest: int
+) -> pl.DataFrame:
+    """Normalised rows with what the rules look at: `seconds` and the numbers of item, event, split.
+
+    `catalogue` has item_id and item_index; a time after `latest` (Unix seconds) lies in the future.
+    """
+    return frame.with_columns(
+        to_seconds(schema.TIMESTAMP, config.timestamp_unit).alias("seconds"),
+        pl.lit(latest, pl.Int64).alias("latest"),
+        _position(schema.EVENT, config.events).alias("event_index"),
+        _position(schema.SPLIT, schema.SPLITS).alias("split_index"),
+    ).join(catalogue, on=schema.ITEM_ID, how="left", maintain_order="left")
+
+
+def _position(column: str, names: tuple[str, ...]) -> pl.Expr:
+    numbers = list(range(len(names)))
+    return pl.col(column).replace_strict(names, numbers, default=None, return_dtype=pl.Int8)
+
+
+def apply_rules(
+    frame: pl.DataFrame, rules: type[InteractionRules]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Divide rows into (good, bad). No row is lost.
+
+    Bad rows are as they were read, with `rule` and the offending `rule_value`.
+    """
+    good, failure = rules.filter(frame)
+    if not len(failure):
+        return good, frame.head(0).pipe(with_rule, pl.lit(""), pl.lit(""))
+    names = [name for name in ADVICE if name in failure.counts()]
+    broken = [pl.when(pl.col(n) == "invalid").then(pl.lit(n)) for n in names]
+    values = [
+        pl.when(pl.col("_rule") == n).then(pl.col(_SHOWN.get(n, schema.TIMESTAMP)).cast(pl.String))
+        for n in names
     ]
-    return pa.table(dict(zip(kinds, arrays, strict=True)))
+    # dataframely names its result columns after the rules, beside the row's own columns.
+    details = failure.details().with_columns(pl.coalesce(broken).alias("_rule"))
+    return good, details.pipe(with_rule, pl.col("_rule"), pl.coalesce(values))
 
 
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("s", tz=column.type.tz), safe=False)
-    return column.cast(kind, safe=False)
+def with_rule(frame: pl.DataFrame, rule: pl.Expr, value: pl.Expr | pl.Series) -> pl.DataFrame:
+    """Raw rows as they stand in quarantine."""
+    return frame.select(*RAW, rule.alias(schema.RULE), value.alias(schema.RULE_VALUE))
 
 
-def interaction_rules(known_item: Rule, events: tuple[str, ...], strategy: str) -> dict[str, Rule]:
-    """The rules for normalised interactions, in the order in which they are tried."""
-    rules: dict[str, Rule] = {
-        "null_user_id": lambda t: _blank(t[schema.USER_ID]),
-        "null_item_id": lambda t: _blank(t[schema.ITEM_ID]),
-        "unknown_item": lambda t: pc.invert(known_item(t)),
-        "no_time_or_order": _has_no_time,
-        "negative_timestamp": lambda t: pc.less(t[schema.TIMESTAMP], 0),
-        "timestamp_not_seconds": lambda t: pc.greater(t[schema.TIMESTAMP], MAX_SECONDS),
-        "unknown_event": lambda t: _not_among(t[schema.EVENT], events),
-    }
-    if strategy == "time":
-        rules["no_timestamp"] = lambda t: pc.is_null(t[schema.TIMESTAMP])
-    if strategy == "column":
-        rules["unknown_split"] = lambda t: pc.invert(
-            pc.is_in(t[schema.SPLIT], pa.array(schema.SPLITS, pa.large_string()))
-        )
-    return rules
+Examples = dict[str, list[tuple[int, dict]]]
+"""By rule a few bad rows, each behind its hash."""
 
 
-def _blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.or_kleene(pc.is_null(column), pc.equal(column, ""))
+def summarise(bad: pl.DataFrame) -> tuple[dict[str, int], Examples]:
+    """Bad rows counted by rule, and at most five of each.
 
-
-def _has_no_time(table: pa.Table) -> pa.ChunkedArray:
-    return pc.and_(pc.is_null(table[schema.TIMESTAMP]), pc.is_null(table[schema.ORDER]))
-
-
-def _not_among(column: pa.ChunkedArray, allowed: tuple[str, ...]) -> pa.ChunkedArray:
-    known = pc.is_in(column, pa.array(allowed, pa.large_string()))
-    return pc.and_(pc.is_valid(column), pc.invert(known))
-
-
-def apply_rules(table: pa.Table, rules: dict[str, Rule]) -> tuple[pa.Table, pa.Table]:
-    """Divide rows into (good, bad); bad rows gain a `reason` column. No row is lost."""
-    first = np.full(len(table), len(rules))
-    for number, rule in enumerate(rules.values()):
-        broken = np.asarray(pc.fill_null(rule(table), False))
-        first[broken & (first == len(rules))] = number
-    names = np.array([*rules, ""], dtype=object)
-    bad = table.filter(pa.array(first < len(rules)))
-    reasons = pa.array(names[first[first < len(rules)]], pa.string())
-    return table.filter(pa.array(first == len(rules))), bad.append_column(schema.REASON, reasons)
-
-
-def check_items(table: pa.Table) -> tuple[pa.Table, pa.Table, int]:
-    """Items sorted by id, the bad rows with reasons, and the number of exact duplicates dropped.
-
-    Of two rows with one item_id and different content the smaller in column order is kept, so
-    that the result does not depend on the order of the files.
+    The five with the smallest hashes, so that it does not matter how the rows lie in files.
     """
-    rules: dict[str, Rule] = {"null_item_id": lambda t: _blank(t[schema.ITEM_ID])}
-    good, bad = apply_rules(table, rules)
-    unique = good.group_by(good.column_names, use_threads=False).aggregate([])
-    unique = unique.sort_by([(name, "ascending") for name in table.column_names])
-    ids = unique[schema.ITEM_ID].to_numpy(zero_copy_only=False)
-    repeated = np.concatenate([[False], ids[1:] == ids[:-1]]) if len(ids) else np.zeros(0, bool)
-    conflicts = unique.filter(pa.array(repeated))
-    reasons = pa.array(["duplicate_item_id"] * len(conflicts), pa.string())
-    bad = pa.concat_tables([bad, conflicts.append_column(schema.REASON, reasons)])
-    return unique.filter(pa.array(~repeated)), bad, len(good) - len(unique)
+    counts = dict(bad[schema.RULE].value_counts().iter_rows())
+    hashed = bad.with_columns(bad.hash_rows(seed=0).alias("_hash")).sort("_hash")
+    examples = {
+        rule: [(row.pop("_hash"), _known(row)) for row in rows.head(NUM_EXAMPLES).to_dicts()]
+        for (rule,), rows in hashed.group_by(schema.RULE)
+    }
+    return counts, examples
 
 
-def count_reasons(bad: pa.Table) -> dict[str, int]:
-    """Bad rows by reason, most frequent first."""
-    counts = pc.value_counts(bad[schema.REASON].combine_chunks()).to_pylist()
-    return {c["values"]: c["counts"] for c in sorted(counts, key=lambda c: -c["counts"])}
+def _known(row: dict) -> dict:
+    hidden = (schema.RULE, schema.USER_ID)  # a report is no place for who it was
+    return {n: value for n, value in row.items() if value is not None and n not in hidden}
+
+
+def merge_summaries(
+    parts: Iterable[tuple[dict[str, int], Examples]],
+) -> tuple[dict[str, int], dict[str, list[dict]]]:
+    """Counts, most frequent rule first, and examples of several `summarise`."""
+    counts: Counter[str] = Counter()
+    examples: Examples = {}
+    for some, rows in parts:
+        counts.update(some)
+        for rule, found in rows.items():
+            examples[rule] = sorted([*examples.get(rule, []), *found], key=lambda pair: pair[0])
+    chosen = {r: [row for _, row in rows[:NUM_EXAMPLES]] for r, rows in sorted(examples.items())}
+    return dict(counts.most_common()), chosen
 
 
 def check_counts(table: str, counts: dict) -> None:
@@ -138,21 +236,32 @@ def check_counts(table: str, counts: dict) -> None:
     Raises:
         RuntimeError: rows were lost or doubled on the way.
     """
-    accounted = counts["kept"] + counts["quarantined"] + counts["dropped_duplicates"]
+    accounted = counts["kept"] + counts["quarantined"] + sum(counts["dropped"].values())
     if counts["read"] != accounted:
         raise RuntimeError(f"{table}: {counts['read']} rows read but {accounted} accounted for")
 
 
-def check_share(table: str, counts: dict, max_share: float) -> None:
-    """Refuse a table with too many bad rows.
+def check_shares(
+    table: str, counts: dict, max_share: float, max_rule_shares: dict[str, float]
+) -> None:
+    """Refuse a table with too many bad rows, in all or by one rule.
 
     Raises:
-        ValueError: names the reasons, their counts and what to do.
+        ValueError: names the rules, their counts, five examples each and what to do.
     """
-    if counts["quarantined"] <= max_share * counts["read"] and counts["kept"]:
+    read, rules = counts["read"], counts["reasons"]
+    over = [rule for rule, n in rules.items() if n > max_rule_shares.get(rule, 1.0) * read]
+    if counts["quarantined"] > max_share * read or not counts["kept"]:
+        over = list(rules)
+    elif not over:
         return
-    found = "; ".join(f"{r}: {n} rows ({RULE_ADVICE[r]})" for r, n in counts["reasons"].items())
+    told = "; ".join(_tell(rule, counts) for rule in over) or "every row was dropped"
     raise ValueError(
-        f"{table}: {counts['quarantined']} of {counts['read']} rows are bad, more than the share "
-        f"{max_share} that prepare.max_quarantine_share allows: {found}"
+        f"{table}: {counts['quarantined']} of {read} rows are bad, which is more than "
+        f"prepare.max_quarantine_share {max_share} or prepare.max_rule_shares allow: {told}"
     )
+
+
+def _tell(rule: str, counts: dict) -> str:
+    rows = counts["examples"].get(rule, [])
+    return f"{rule}: {counts['reasons'][rule]} rows ({ADVICE[rule]}), such as {rows}"

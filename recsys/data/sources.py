@@ -6,8 +6,9 @@ Only Parquet footers are read here; rows are read by Ray Data.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,7 +16,11 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from recsys import schema
-from recsys.artifact import filesystem
+from recsys.data.timestamps import unit_of
+from recsys.storage import filesystem, storage_errors
+
+NUM_NAMED = 5
+"""Files named where a report points at some."""
 
 TypeCheck = Callable[[pa.DataType], bool]
 
@@ -69,62 +74,119 @@ ITEM_COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """The files of one raw table, all whole and of one schema.
+class RawFile:
+    """One file of a raw table: its path below the data directory, size, and time of change."""
 
-    `paths` lie within `fs`; `num_bytes` is the uncompressed size of the columns read;
-    `fingerprint` changes when a file is added, removed or rewritten.
+    path: str
+    size: int
+    changed_ns: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one raw table that are to be read, all whole and of one schema.
+
+    `files` are all files of the table; `paths` lie within `fs` and are those to be read, with
+    `num_rows` rows. `columns` are those of ours that are there. `time_units` names for each unit
+    that timestamps seem to be in a few files that have it.
     """
 
     fs: pafs.FileSystem
+    files: list[RawFile]
     paths: list[str]
     columns: list[str]
     num_rows: int
-    num_bytes: int
-    fingerprint: str
+    time_units: dict[str, list[str]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a file is added, removed or rewritten."""
+        return fingerprint_of(self.files)
 
 
-def find_source(data: str, name: str, columns: dict[str, Column]) -> Source:
+def find_source(
+    data: str, name: str, columns: dict[str, Column], done: Collection[RawFile] = ()
+) -> Source:
     """The table `name` under `data`: `<name>.parquet`, or every Parquet file below `<name>/`.
+
+    Folders such as `date=2026-01-31/` may stand in between; files whose names begin with `.` or
+    `_` are writers' scratch and are left out. Files that are `done` are not opened.
 
     Raises:
         ValueError: there are no files or no rows, a file is not whole Parquet, or a column is
-            missing or of the wrong type; names the file and the column.
+            missing or of the wrong type, or differs between files; names the file and the column.
     """
-    fs, paths = _list_files(data, name)
+    fs, files, paths = _list_files(data, name)
+    known = set(done)
+    fresh = [n for n, file in enumerate(files) if file not in known]
+    new_paths = [paths[n] for n in fresh]
     with ThreadPoolExecutor(16) as pool:
-        footers = list(pool.map(lambda path: _read_footer(fs, path), paths))
-    for path, footer in zip(paths, footers, strict=True):
+        footers = list(pool.map(lambda path: _read_footer(fs, path), new_paths))
+    for path, footer in zip(new_paths, footers, strict=True):
         _check_columns(path, footer.schema.to_arrow_schema(), columns)
-    _check_same_types(paths, footers, columns)
-    present = [c for c in columns if c in footers[0].schema.to_arrow_schema().names]
+    _check_same_types(new_paths, footers, columns)
     num_rows = sum(footer.num_rows for footer in footers)
-    if num_rows == 0:
+    if num_rows == 0 and not done:
         raise ValueError(f"{data}: table '{name}' has no rows")
-    return Source(
-        fs, paths, present, num_rows, _num_bytes(footers, present), _fingerprint(fs, paths)
-    )
+    names = footers[0].schema.to_arrow_schema().names if footers else []
+    present = [column for column in columns if column in names]
+    units = _time_units([files[n] for n in fresh], footers)
+    return Source(fs, files, new_paths, present, num_rows, units)
 
 
-def _list_files(data: str, name: str) -> tuple[pafs.FileSystem, list[str]]:
+def list_files(data: str, name: str) -> list[RawFile]:
+    """The files of a raw table; none is opened.
+
+    Raises:
+        ValueError: there are none.
+    """
+    return _list_files(data, name)[1]
+
+
+def fingerprint_of(files: list[RawFile]) -> str:
+    """Changes when a file is added, removed or rewritten."""
+    return hashlib.sha256(repr(files).encode()).hexdigest()
+
+
+def _list_files(data: str, name: str) -> tuple[pafs.FileSystem, list[RawFile], list[str]]:
     fs, root = filesystem(data)
-    single = f"{root}/{name}.parquet"
-    if fs.get_file_info(single).type == pafs.FileType.File:
-        return fs, [single]
-    selector = pafs.FileSelector(f"{root}/{name}", recursive=True, allow_not_found=True)
-    paths = sorted(i.path for i in fs.get_file_info(selector) if i.path.endswith(".parquet"))
-    if not paths:
+    with storage_errors(f"{data}/{name}"):
+        found = [fs.get_file_info(f"{root}/{name}.parquet")]
+        if found[0].type != pafs.FileType.File:
+            selector = pafs.FileSelector(f"{root}/{name}", recursive=True, allow_not_found=True)
+            found = [info for info in fs.get_file_info(selector) if _is_data(info.base_name)]
+    if not found:
         raise ValueError(f"{data} has neither '{name}.parquet' nor Parquet files below '{name}/'")
-    return fs, paths
+    found.sort(key=lambda info: info.path)
+    files = [RawFile(i.path.removeprefix(f"{root}/"), i.size, i.mtime_ns) for i in found]
+    return fs, files, [info.path for info in found]
+
+
+def _is_data(name: str) -> bool:
+    return name.endswith(".parquet") and not name.startswith((".", "_"))
 
 
 def _read_footer(fs: pafs.FileSystem, path: str) -> pq.FileMetaData:
-    try:
+    with parquet_errors(path):
         return pq.read_metadata(path, filesystem=fs)
+
+
+@contextmanager
+def parquet_errors(path: str) -> Iterator[None]:
+    """Name the file in whatever goes wrong while Parquet is read.
+
+    Raises:
+        ValueError: the file is not whole Parquet.
+        StorageError: it cannot be reached.
+    """
+    try:
+        yield
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{path} is empty, truncated or not Parquet, or cannot be reached: {error}"
-        ) from error
+        # Some broken footers are an OSError of Thrift's, like trouble on the way to the file.
+        if isinstance(error, pa.ArrowInvalid) or "thrift" in str(error):
+            raise ValueError(f"{path} is empty, truncated or not Parquet: {error}") from error
+        with storage_errors(path):
+            raise
 
 
 def _check_columns(path: str, found: pa.Schema, columns: dict[str, Column]) -> None:
@@ -147,7 +209,7 @@ def _check_same_types(
         arrow = footer.schema.to_arrow_schema()
         return {n: str(arrow.field(n).type) for n in columns if n in arrow.names}
 
-    first = kinds(footers[0])
+    first = kinds(footers[0]) if footers else {}
     for path, footer in zip(paths, footers, strict=True):
         if kinds(footer) != first:
             raise ValueError(
@@ -156,17 +218,22 @@ def _check_same_types(
             )
 
 
-def _num_bytes(footers: list[pq.FileMetaData], columns: list[str]) -> int:
-    return sum(
-        group.column(c).total_uncompressed_size
-        for footer in footers
-        for group in (footer.row_group(i) for i in range(footer.num_row_groups))
-        for c in range(group.num_columns)
-        if group.column(c).path_in_schema in columns
-    )
+def _time_units(files: list[RawFile], footers: list[pq.FileMetaData]) -> dict[str, list[str]]:
+    """Files by the unit that the least or greatest timestamp of a row group has."""
+    units: dict[str, list[str]] = {}
+    for file, footer in zip(files, footers, strict=True):
+        for unit in {unit_of(time) for time in _time_bounds(footer)}:
+            units.setdefault(unit, []).append(file.path)
+    return {unit: paths[:NUM_NAMED] for unit, paths in units.items()}
 
 
-def _fingerprint(fs: pafs.FileSystem, paths: list[str]) -> str:
-    infos = fs.get_file_info(paths)
-    seen = [(info.path, info.size, info.mtime_ns) for info in infos]
-    return hashlib.sha256(repr(seen).encode()).hexdigest()
+def _time_bounds(footer: pq.FileMetaData) -> Iterator[int]:
+    position = footer.schema.names.index(schema.TIMESTAMP) if _has_time(footer) else None
+    for number in range(footer.num_row_groups if position is not None else 0):
+        statistics = footer.row_group(number).column(position).statistics
+        if statistics is not None and statistics.has_min_max and isinstance(statistics.min, int):
+            yield from (t for t in (statistics.min, statistics.max) if t >= 0)
+
+
+def _has_time(footer: pq.FileMetaData) -> bool:
+    return schema.TIMESTAMP in footer.schema.names

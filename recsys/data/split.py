@@ -1,12 +1,14 @@
 """What is trained on and what is held out: the only place a split is decided.
 
-Train rows are windows of at most `max_history + 1` events in which every event but a user's first
-is predicted exactly once. Held-out rows are a history and the items that followed it.
+Train rows are windows of at most `max_history + 1` events in which every event but a sequence's
+first is predicted exactly once. Held-out rows are a history and the items that followed it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +16,10 @@ import pyarrow as pa
 from recsys import schema
 from recsys.config import SplitConfig
 from recsys.data.history import Sequences
+from recsys.schema import SECONDS_A_DAY
 
+BY_TIME = ("time", "ratio")
 TRAIN, VALID, TEST = range(3)
-SECONDS_A_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,65 @@ class SplitPlan:
     test_from: int = 0
 
 
-def plan_split(config: SplitConfig, last_timestamp: int) -> SplitPlan:
-    """Resolve the cuts from the newest event of the data.
+def plan_split(config: SplitConfig, times: TimeCounts | None = None) -> SplitPlan:
+    """Resolve the cuts; strategies that look at the time need the times of all events.
 
     Raises:
-        ValueError: a time split of data without timestamps.
+        ValueError: a split by time of data without timestamps.
     """
-    if config.strategy != "time":
+    if config.strategy not in BY_TIME:
         return SplitPlan(config.strategy)
-    if last_timestamp < 0:
-        raise ValueError("prepare.split.strategy 'time' needs timestamps; the data has none")
-    test_from = last_timestamp + 1 - round(config.test_days * SECONDS_A_DAY)
+    if times is None or not len(times.times):
+        raise ValueError(
+            f"prepare.split.strategy '{config.strategy}' needs timestamps; the data has none"
+        )
+    if config.strategy == "ratio":
+        return SplitPlan("ratio", *(times.quantile(share) for share in _cut_shares(config)))
+    test_from = int(times.times[-1]) + 1 - round(config.test_days * SECONDS_A_DAY)
     return SplitPlan("time", test_from - round(config.valid_days * SECONDS_A_DAY), test_from)
+
+
+def _cut_shares(config: SplitConfig) -> list[float]:
+    """The shares of all events that come before the validation and before the test cut."""
+    return [config.ratio[0], config.ratio[0] + config.ratio[1]]
+
+
+@dataclass(frozen=True)
+class TimeCounts:
+    """How many events there are at each time (Unix seconds, ascending)."""
+
+    times: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, timestamps: np.ndarray) -> Self:
+        """Counts of one block."""
+        return cls(*np.unique(timestamps, return_counts=True))
+
+    @classmethod
+    def total(cls, parts: Sequence[TimeCounts]) -> Self:
+        """Counts of several blocks together."""
+        times = np.concatenate([np.empty(0, np.int64), *(part.times for part in parts)])
+        counts = np.concatenate([np.empty(0, np.int64), *(part.counts for part in parts)])
+        distinct, inverse = np.unique(times, return_inverse=True)
+        return cls(distinct, np.bincount(inverse, counts, len(distinct)).astype(np.int64))
+
+    def around(self, config: SplitConfig) -> np.ndarray:
+        """Positions of the times between which, or at which, a cut of the split falls."""
+        if config.strategy != "ratio":
+            return np.arange(len(self.times))[-1:]
+        first = np.array([self._position(share) for share in _cut_shares(config)])
+        return np.unique(np.clip([first - 1, first], 0, max(0, len(self.times) - 1)))
+
+    def quantile(self, share: float) -> int:
+        """The first time that has at least this share of the events before it."""
+        position = self._position(share)
+        return int(self.times[position] if position < len(self.times) else self.times[-1] + 1)
+
+    def _position(self, share: float) -> int:
+        before = np.cumsum(self.counts) - self.counts
+        # A part in 10^9 of slack for shares such as 0.7 + 0.1, which no float holds exactly.
+        return int(np.searchsorted(before, share * self.counts.sum() * (1 - 1e-9)))
 
 
 def assign_split(sequences: Sequences, plan: SplitPlan) -> np.ndarray:
@@ -49,7 +99,7 @@ def assign_split(sequences: Sequences, plan: SplitPlan) -> np.ndarray:
     """
     if plan.strategy == "column":
         return sequences.split
-    if plan.strategy == "time":
+    if plan.strategy in BY_TIME:
         return np.digitize(sequences.timestamps, [plan.valid_from, plan.test_from])
     lengths = np.repeat(sequences.lengths, sequences.lengths)
     from_end = lengths - 1 - sequences.positions()
@@ -57,9 +107,17 @@ def assign_split(sequences: Sequences, plan: SplitPlan) -> np.ndarray:
     return np.where(lengths >= 3, held_out, TRAIN)
 
 
-def train_windows(sequences: Sequences, split: np.ndarray, max_history: int) -> pa.Table:
-    """The training windows: user_id, item_indexes, timestamps, events."""
+def train_windows(
+    sequences: Sequences, split: np.ndarray, max_history: int, newest_only: bool = False
+) -> pa.Table:
+    """The training windows: user_id, item_indexes, timestamps, events.
+
+    With `newest_only` a sequence longer than a window gives its newest window alone.
+    """
     train = sequences.select(split == TRAIN)
+    if newest_only:
+        from_end = np.repeat(train.lengths, train.lengths) - train.positions()
+        train = train.select(from_end <= max_history + 1)
     num_windows = np.maximum(0, -(-(train.lengths - 1) // max_history))
     users = np.repeat(np.arange(len(num_windows)), num_windows)
     number = np.arange(len(users)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
@@ -73,7 +131,7 @@ def held_out_rows(
 ) -> pa.Table:
     """The rows to score for VALID or TEST: a history and its `targets`.
 
-    For a time split one row a user: the targets are the distinct items of the window. Otherwise
+    For strategy `time` one row a user: the targets are the distinct items of the window. Otherwise
     one row a held-out event, with that one target. A history holds everything that came before,
     at most `max_history` events, and is empty for a user who is new.
     """

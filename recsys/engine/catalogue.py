@@ -16,6 +16,7 @@ class Catalogue:
         self.vocabulary = ItemVocabulary(items[schema.ITEM_ID])
         self.titles: list[str | None] = items["title"].to_pylist()
         self.train_counts = torch.as_tensor(items[schema.TRAIN_COUNT].to_numpy().copy())
+        self.removed = torch.tensor(items[schema.REMOVED].to_pylist(), dtype=torch.bool)
 
     def __len__(self) -> int:
         return len(self.vocabulary)

@@ -6,11 +6,15 @@ import torch
 
 
 class PopularityRanking:
-    """Items by their number of training events, most first; ties in index order."""
+    """Items by their number of training events, most first; ties in index order.
 
-    def __init__(self, train_counts_N: torch.Tensor) -> None:
+    Items that are `removed` (N,) are left out.
+    """
+
+    def __init__(self, train_counts_N: torch.Tensor, removed_N: torch.Tensor | None = None) -> None:
         counts_N = train_counts_N.double()
-        self._order = counts_N.argsort(descending=True, stable=True)
+        order = counts_N.argsort(descending=True, stable=True)
+        self._order = order if removed_N is None else order[~removed_N[order]]
         self._shares_N = counts_N / counts_N.sum().clamp_min(1)
 
     def top(self, top_k: int, excluded: list[int]) -> tuple[list[int], list[float]]:

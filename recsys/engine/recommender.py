@@ -66,7 +66,7 @@ class Recommender:
         self._model = model
         self._index = index
         self._catalogue = catalogue
-        self._popularity = PopularityRanking(catalogue.train_counts)
+        self._popularity = PopularityRanking(catalogue.train_counts, catalogue.removed)
         self._max_history = max_history
         self._events = {name: number for number, name in enumerate(event_names)}
         self._filter_seen = filter_seen

@@ -20,8 +20,10 @@ from recsys.schema import History
 class Popularity:
     """The same popular items for everyone."""
 
-    def __init__(self, train_counts: torch.Tensor, filter_seen: bool) -> None:
-        self._ranking = PopularityRanking(train_counts)
+    def __init__(
+        self, train_counts: torch.Tensor, filter_seen: bool, removed: torch.Tensor | None = None
+    ) -> None:
+        self._ranking = PopularityRanking(train_counts, removed)
         self._filter_seen = filter_seen
 
     def rank(
@@ -51,5 +53,10 @@ def load_id_only(checkpoint: Artifact, catalogue: Catalogue, filter_seen: bool) 
         vectors = model.encode_items(ItemInputs(torch.arange(shape.num_items)))
     events = checkpoint.manifest.facts["prepare"]["events"]
     return Recommender(
-        model, ExactIndex(vectors), catalogue, shape.max_history, events, filter_seen
+        model,
+        ExactIndex(vectors, removed_N=catalogue.removed),
+        catalogue,
+        shape.max_history,
+        events,
+        filter_seen,
     )

@@ -69,7 +69,7 @@ def evaluate(
     held_out = _read_held_out(dataset, config, catalogue)
     rankers: dict[str, Ranker] = {
         "model": Recommender.load(checkpoint, index, config.filter_seen),
-        "popularity": Popularity(catalogue.train_counts, config.filter_seen),
+        "popularity": Popularity(catalogue.train_counts, config.filter_seen, catalogue.removed),
     }
     if id_only is not None:
         rankers["id_only"] = load_id_only(id_only, catalogue, config.filter_seen)

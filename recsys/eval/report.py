@@ -7,12 +7,23 @@ loads nothing from elsewhere and runs no script.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TypeGuard
 
-from recsys.eval.report_page import figure, grid, key, legend, page, section, table
 from recsys.eval.report_plots import metric_plot, segment_plot, training_plot
+from recsys.page import (
+    facts,
+    figure,
+    grid,
+    key,
+    legend,
+    page,
+    section,
+    share_of,
+    table,
+    words,
+)
 
 TRAINED = "model"
 """The key of the trained model in `report["models"]`; all others are baselines."""
@@ -33,7 +44,7 @@ def render_report(report: dict, training_log: list[dict], quality: dict) -> str:
     Args:
         report: the content of report.json. Only `models` is needed, and in it the segment `all`.
         training_log: rows of training and of validation, mixed; may be empty.
-        quality: counts by table (`interactions`, `items`); may be empty.
+        quality: the content of quality.json. Only `tables` is shown; may be empty.
 
     Raises:
         ValueError: there is no model, or one of them has no segment `all`.
@@ -46,7 +57,7 @@ def render_report(report: dict, training_log: list[dict], quality: dict) -> str:
         _metrics(models),
         _segments(models, metrics),
         _training(training_log),
-        _quality(quality),
+        _quality(quality.get("tables") or {}),
         _examples(report.get("examples") or []),
     ]
     return page("Recommender evaluation", "\n".join(part for part in parts if part))
@@ -126,12 +137,10 @@ def _summary(outcomes: list[tuple[str, str]]) -> str:
 
 
 def _facts(report: dict) -> str:
-    facts = {f"split {key}": value for key, value in (report.get("split") or {}).items()}
-    facts |= report.get("data") or {}
-    cells = "".join(
-        f"<div><dt>{_words(key)}</dt><dd>{_count(value)}</dd></div>" for key, value in facts.items()
-    )
-    return section("Evaluated on", f'<dl class="facts">{cells}</dl>') if facts else ""
+    known = {f"split {name}": value for name, value in (report.get("split") or {}).items()}
+    known |= report.get("data") or {}
+    cells = {name: _count(value) for name, value in known.items()}
+    return section("Evaluated on", facts(cells)) if cells else ""
 
 
 # Metrics and segments
@@ -144,7 +153,7 @@ def _metrics(models: dict[str, dict]) -> str:
         _family(models, family, [name for name in names if name.partition("@")[0] == family])
         for family in families
     ]
-    return section("Metrics", legend(models) + grid(cards) + _BEST)
+    return section("Metrics", legend(_colours(models)) + grid(cards) + _BEST)
 
 
 def _family(models: dict[str, dict], family: str, names: list[str]) -> str:
@@ -190,7 +199,7 @@ def _segments(models: dict[str, dict], metrics: list[str]) -> str:
     if names == [ALL]:
         return ""
     parts = [_segment_metric(models, names, metric) for metric in metrics]
-    return section("By segment", legend(models) + "".join(parts) + _BEST)
+    return section("By segment", legend(_colours(models)) + "".join(parts) + _BEST)
 
 
 def _segment_metric(models: dict[str, dict], names: list[str], metric: str) -> str:
@@ -234,7 +243,12 @@ def _curves(title: str, curves: dict[str, dict[float, float]], first_colour: int
     if not any(curves.values()):
         return ""
     plot = training_plot(title, list(curves.values()), first_colour)
-    return figure(plot, title, legend(curves, first_colour))
+    return figure(plot, title, legend(_colours(curves, first_colour)))
+
+
+def _colours(names: Iterable[str], first: int = 0) -> dict[str, int]:
+    """The colour number of every name, in the order in which they were drawn."""
+    return {name: number for number, name in enumerate(names, start=first)}
 
 
 def _best_steps(metrics: dict[str, dict[float, float]]) -> str:
@@ -250,25 +264,32 @@ def _best_steps(metrics: dict[str, dict[float, float]]) -> str:
 # Data quality and examples
 
 
-def _quality(quality: dict) -> str:
-    if not quality:
+def _quality(tables: dict[str, dict]) -> str:
+    """What became of the raw rows of every table."""
+    if not tables:
         return ""
-    columns = ("read", "kept", "quarantined", "dropped_duplicates")
-    numbers = {name: [row.get(column, 0) for column in columns] for name, row in quality.items()}
+    columns = ("read", "kept", "quarantined", "dropped")
+    numbers = {
+        name: [_rows_of(counts, column) for column in columns] for name, counts in tables.items()
+    }
     rows = [[escape(name), *map(_count, counts)] for name, counts in numbers.items()]
     wrong = [name for name, (read, *parts) in numbers.items() if read != sum(parts)]
-    note = "<p>Rows read = kept + quarantined + dropped as duplicates.</p>"
+    note = "<p>Rows read = kept + quarantined + dropped.</p>"
     if wrong:
         note = f"<p><b>The counts do not add up: {escape(', '.join(wrong))}.</b></p>"
-    head = ["table", *(column.replace("_", " ") for column in columns)]
-    return section("Data quality", note + table(head, rows) + _reasons(quality))
+    return section("Data quality", note + table(["table", *columns], rows) + _reasons(tables))
 
 
-def _reasons(quality: dict) -> str:
+def _rows_of(counts: dict, column: str) -> int:
+    found = counts.get(column) or 0
+    return sum(found.values()) if isinstance(found, dict) else found
+
+
+def _reasons(tables: dict[str, dict]) -> str:
     rows = [
-        [f"{escape(name)}: {_words(reason)}", _count(count), _share(count, counts.get("read"))]
-        for name, counts in quality.items()
-        for reason, count in sorted(
+        [escape(f"{name}: {words(rule)}"), _count(count), share_of(count, counts.get("read"))]
+        for name, counts in tables.items()
+        for rule, count in sorted(
             (counts.get("reasons") or {}).items(), key=lambda entry: -entry[1]
         )
     ]
@@ -323,11 +344,3 @@ def _count(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "-" if value is None else escape(str(value))
-
-
-def _share(part: int, whole: int | None) -> str:
-    return f"{part / whole:.2%}" if whole else "-"
-
-
-def _words(key: str) -> str:
-    return escape(key.replace("_", " "))

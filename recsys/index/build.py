@@ -10,7 +10,14 @@ from recsys.config import IndexConfig
 from recsys.index.embed import embed_items
 from recsys.index.item_index import VECTORS, ExactIndex, save_index
 
-CATALOGUE_COLUMNS = ("title", "category", "brand", "price", schema.TRAIN_COUNT)
+CATALOGUE_COLUMNS = (
+    "title",
+    "category",
+    "brand",
+    "price",
+    schema.TRAIN_COUNT,
+    schema.REMOVED,
+)
 
 
 def build_index(
@@ -24,9 +31,10 @@ def build_index(
     items = dataset.read_table("items.parquet")
     counts = torch.as_tensor(items[schema.TRAIN_COUNT].to_numpy().copy())
     order = counts.argsort(descending=True, stable=True)
+    removed = torch.tensor(items[schema.REMOVED].to_pylist())
     kept = [name for name in (schema.ITEM_ID, *CATALOGUE_COLUMNS) if name in items.column_names]
     writer = ArtifactWriter(output, "index")
-    writer.add_bytes(VECTORS, save_index(ExactIndex(vectors, order)))
+    writer.add_bytes(VECTORS, save_index(ExactIndex(vectors, order, removed)))
     writer.add_table("items.parquet", items.select(kept))
     return writer.publish(
         {"index": config.model_dump(mode="json")},

@@ -17,8 +17,9 @@ import torch
 from recsys import schema
 from recsys.artifact import Artifact, open_artifact
 from recsys.config import IndexConfig, ModelConfig
+from recsys.data.vocabulary import ItemVocabulary
 from recsys.models.backbone import load_text_encoder, pad_tokens
-from recsys.models.build import load_model
+from recsys.models.build import ITEMS, load_model
 from recsys.models.item_encoder import ItemInputs
 
 VECTOR = "vector"
@@ -29,31 +30,50 @@ EncodeItems = Callable[[np.ndarray, list[list[int]]], torch.Tensor]
 
 def embed_text(dataset: Artifact, model: ModelConfig, index: IndexConfig) -> torch.Tensor:
     """(N, E) text vectors of all items by the pretrained backbone alone, not whitened."""
+    return embed_tokens(_tokens(dataset), model, index)
+
+
+def embed_tokens(items: pa.Table, model: ModelConfig, index: IndexConfig) -> torch.Tensor:
+    """As `embed_text`, of the texts whose `token_ids` stand at `item_index` 0 to N-1 of a table."""
 
     def make_encoder() -> EncodeItems:
         encoder = load_text_encoder(model).eval().to(_device(index))
         return lambda _, tokens: encoder(pad_tokens(tokens).to(_device(index)))
 
-    return _embed(dataset, make_encoder, index)
+    return _embed(items, make_encoder, index)
 
 
 def embed_items(dataset: Artifact, checkpoint: Artifact, index: IndexConfig) -> torch.Tensor:
-    """(N, D) item vectors by the checkpoint's item encoder."""
-    uri = checkpoint.uri
+    """(N, D) item vectors by the checkpoint's item encoder.
+
+    The dataset may be a newer one than the checkpoint was trained on: new items have no ID yet.
+    """
+    uri, trained = checkpoint.uri, trained_indexes(dataset, checkpoint)
 
     def make_encoder() -> EncodeItems:
         model, _ = load_model(open_artifact(uri, "checkpoint", check=False))
         model = model.to(_device(index))
 
         def encode(item_indexes: np.ndarray, tokens: list[list[int]]) -> torch.Tensor:
-            indexes = torch.tensor(item_indexes, device=_device(index))
+            indexes = torch.as_tensor(trained[item_indexes].astype(np.int64), device=_device(index))
             return model.encode_items(
                 ItemInputs(indexes, tokens=pad_tokens(tokens).to(_device(index)))
             )
 
         return encode
 
-    return _embed(dataset, make_encoder, index)
+    return _embed(_tokens(dataset), make_encoder, index)
+
+
+def _tokens(dataset: Artifact) -> pa.Table:
+    return dataset.read_table("items.parquet", [schema.ITEM_INDEX, schema.TOKEN_IDS])
+
+
+def trained_indexes(dataset: Artifact, checkpoint: Artifact) -> np.ndarray:
+    """(N,) the row in training of each item of the dataset, `UNSEEN` where it had none."""
+    known = ItemVocabulary(checkpoint.read_table(ITEMS)[schema.ITEM_ID])
+    ids = dataset.read_table("items.parquet", [schema.ITEM_ID])[schema.ITEM_ID].to_pylist()
+    return known.indexes_of(ids)
 
 
 def _device(index: IndexConfig) -> torch.device:
@@ -78,10 +98,10 @@ class _Encoder:
 
 
 def _embed(
-    dataset: Artifact, make_encoder: Callable[[], EncodeItems], index: IndexConfig
+    items: pa.Table, make_encoder: Callable[[], EncodeItems], index: IndexConfig
 ) -> torch.Tensor:
-    items = dataset.read_table("items.parquet", [schema.ITEM_INDEX, schema.TOKEN_IDS])
-    blocks = _by_length(items, index.batch_size)
+    tokens = items.select([schema.ITEM_INDEX, schema.TOKEN_IDS])
+    blocks = _by_length(tokens, index.batch_size)
     encoded = ray.data.from_arrow(blocks).map_batches(
         _Encoder,
         fn_constructor_args=(make_encoder,),

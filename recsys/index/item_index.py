@@ -35,13 +35,21 @@ class ExactIndex:
     """Every item is scored. Of items with one score, the one earlier in `order` comes first.
 
     `order` (N,) holds all item indexes; by default it is index order. Shops list some articles
-    twice with the same words, and then the words cannot tell which one is meant.
+    twice with the same words, and then the words cannot tell which one is meant. Items that are
+    `removed` (N,) have vectors, since histories hold them, but are never found.
     """
 
-    def __init__(self, vectors_ND: torch.Tensor, order_N: torch.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        vectors_ND: torch.Tensor,
+        order_N: torch.Tensor | None = None,
+        removed_N: torch.Tensor | None = None,
+    ) -> None:
+        size = len(vectors_ND)
         self._vectors_ND = vectors_ND.contiguous()
-        self._order_N = torch.arange(len(vectors_ND)) if order_N is None else order_N
+        self._order_N = torch.arange(size) if order_N is None else order_N
         self._place_N = self._order_N.argsort()
+        self._removed_N = torch.zeros(size, dtype=torch.bool) if removed_N is None else removed_N
 
     @property
     def vectors(self) -> torch.Tensor:
@@ -53,11 +61,17 @@ class ExactIndex:
         """(N,) item indexes, the one preferred among equal scores first."""
         return self._order_N
 
+    @property
+    def removed(self) -> torch.Tensor:
+        """(N,) whether an item is a tombstone."""
+        return self._removed_N
+
     def search(
         self, queries_BD: torch.Tensor, top_k: int, excluded: list[list[int]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and item indexes, (B, K) each with K = min(top_k, N); see `ItemIndex`."""
         scores_BN = queries_BD @ self._vectors_ND.T
+        scores_BN[:, self._removed_N] = -torch.inf
         for row, items in zip(scores_BN, excluded, strict=True):
             row[items] = -torch.inf
         size = min(top_k, scores_BN.shape[1])
@@ -81,10 +95,10 @@ class ExactIndex:
 
 def save_index(index: ExactIndex) -> bytes:
     """The index as safetensors bytes."""
-    return save({"vectors": index.vectors, "order": index.order})
+    return save({"vectors": index.vectors, "order": index.order, "removed": index.removed})
 
 
 def load_index(content: bytes) -> ExactIndex:
     """The index that `save_index` wrote."""
     tensors = load(content)
-    return ExactIndex(tensors["vectors"], tensors["order"])
+    return ExactIndex(tensors["vectors"], tensors["order"], tensors["removed"])

@@ -13,13 +13,15 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import ModelConfig
 from recsys.models.backbone import TextEncoder, load_text_encoder
-from recsys.models.item_encoder import IdItemEncoder, TextItemEncoder
+from recsys.models.item_encoder import HybridItemEncoder, IdItemEncoder, TextItemEncoder
 from recsys.models.recommender_model import RecommenderModel
-from recsys.models.user_encoder import UserEncoder
+from recsys.models.user_encoder import HybridUserEncoder, UserEncoder
 from recsys.pretrained import resolve_backbone
 
 WEIGHTS = "model.safetensors"
 BACKBONE = "backbone"
+ITEMS = "items.parquet"
+"""The `item_id` of each row that the model knows an item by."""
 
 
 class ModelShape(BaseModel):
@@ -46,25 +48,38 @@ def build_model(
 
     Without a `text_encoder`, text vectors come with the items.
     """
-    if config.item_features == "id":
-        item_encoder = IdItemEncoder(shape.num_items, config.embedding_size)
-    else:
-        item_encoder = TextItemEncoder(
-            shape.text_size, config.projection_size, config.embedding_size
-        )
-    return RecommenderModel(item_encoder, _user_encoder(config, shape), text_encoder)
-
-
-def _user_encoder(config: ModelConfig, shape: ModelShape) -> UserEncoder:
-    return UserEncoder(
-        embedding_size=config.embedding_size,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        max_history=shape.max_history,
-        num_events=shape.num_events,
-        dropout=config.dropout,
-        use_time=config.use_time,
+    return RecommenderModel(
+        _item_encoder(config, shape), _user_encoder(config, shape), text_encoder
     )
+
+
+def _item_encoder(
+    config: ModelConfig, shape: ModelShape
+) -> TextItemEncoder | IdItemEncoder | HybridItemEncoder:
+    size = config.embedding_size // config.num_parts
+    ids = IdItemEncoder(min(shape.num_items, config.id_rows), size)
+    if config.item_features == "id":
+        return ids
+    text = TextItemEncoder(shape.text_size, config.projection_size, size)
+    if config.item_features == "text":
+        return text
+    return HybridItemEncoder(text, ids, shape.num_items)
+
+
+def _user_encoder(config: ModelConfig, shape: ModelShape) -> UserEncoder | HybridUserEncoder:
+    parts = [
+        UserEncoder(
+            embedding_size=config.embedding_size // config.num_parts,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            max_history=shape.max_history,
+            num_events=shape.num_events,
+            dropout=config.dropout,
+            use_time=config.use_time,
+        )
+        for _ in range(config.num_parts)
+    ]
+    return parts[0] if len(parts) == 1 else HybridUserEncoder(*parts)
 
 
 def save_model(
@@ -94,7 +109,7 @@ def load_model(checkpoint: Artifact, with_text: bool = True) -> tuple[Recommende
     shape = ModelShape.model_validate(checkpoint.manifest.facts["shape"])
     weights = load(checkpoint.read_bytes(WEIGHTS))
     text_encoder = None
-    if with_text and config.item_features == "text":
+    if with_text and config.item_features != "id":
         with tempfile.TemporaryDirectory() as folder:
             directory = checkpoint.download(BACKBONE, Path(folder))
             text_encoder = load_text_encoder(config, directory)

@@ -5,12 +5,19 @@ Shapes: B users, H positions, P positions with a target, C items, D embedding si
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from recsys.models.backbone import TextEncoder
-from recsys.models.item_encoder import IdItemEncoder, ItemInputs, TextItemEncoder
-from recsys.models.user_encoder import UserEncoder
+from recsys.models.item_encoder import (
+    HybridItemEncoder,
+    IdItemEncoder,
+    ItemInputs,
+    TextItemEncoder,
+)
+from recsys.models.user_encoder import HybridUserEncoder, UserEncoder
 from recsys.schema import NO_TARGET, Batch
 
 
@@ -23,8 +30,8 @@ class RecommenderModel(nn.Module):
 
     def __init__(
         self,
-        item_encoder: TextItemEncoder | IdItemEncoder,
-        user_encoder: UserEncoder,
+        item_encoder: TextItemEncoder | IdItemEncoder | HybridItemEncoder,
+        user_encoder: UserEncoder | HybridUserEncoder,
         text_encoder: TextEncoder | None = None,
     ) -> None:
         super().__init__()
@@ -46,14 +53,9 @@ class RecommenderModel(nn.Module):
 
     def encode_items(self, inputs: ItemInputs) -> torch.Tensor:
         """(C, D) item vectors."""
-        if isinstance(self.item_encoder, IdItemEncoder):
-            return self.item_encoder(inputs.item_indexes)
-        text_CE = inputs.text
-        if text_CE is None:
-            assert self.text_encoder is not None
-            assert inputs.tokens is not None
-            text_CE = self.text_encoder(inputs.tokens)
-        return self.item_encoder(text_CE)
+        if self.text_encoder is not None and inputs.tokens is not None:
+            inputs = replace(inputs, text=self.text_encoder(inputs.tokens))
+        return self.item_encoder(inputs)
 
     def encode_users(self, items_BHD: torch.Tensor, batch: Batch) -> torch.Tensor:
         """(B, D) user vectors after the last event of each history."""

@@ -55,6 +55,35 @@ class UserEncoder(nn.Module):
         return F.normalize(self.norm_out(x_BHD).float(), dim=-1)
 
 
+class HybridUserEncoder(nn.Module):
+    """One encoder for the text halves of item vectors and one for their ID halves.
+
+    Neither sees the other's half, so that each learns as it would alone, and their scores add up
+    as those of an ensemble. `id_share` is the share of the ID half in a user vector's squared
+    length; validation sets it, because training data overrate what is known by heart.
+    """
+
+    id_share: torch.Tensor
+
+    def __init__(self, text: UserEncoder, ids: UserEncoder) -> None:
+        super().__init__()
+        self.text = text
+        self.ids = ids
+        self.register_buffer("id_share", torch.tensor(0.1))
+
+    def forward(self, items_BHD: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """(B, H, D) float32 user vectors of length 1 from item vectors (B, H, D)."""
+        text_BHD, ids_BHD = items_BHD.chunk(2, dim=-1)
+        users_BHD = torch.cat([self.text(text_BHD, batch), self.ids(ids_BHD, batch)], dim=-1)
+        return weigh_halves(users_BHD, self.id_share)
+
+
+def weigh_halves(vectors_XD: torch.Tensor, second_share: float | torch.Tensor) -> torch.Tensor:
+    """Vectors of length 1 in which the second half has this share of the squared length."""
+    first, second = (F.normalize(half, dim=-1) for half in vectors_XD.chunk(2, dim=-1))
+    return torch.cat([(1 - second_share) ** 0.5 * first, second_share**0.5 * second], dim=-1)
+
+
 class Layer(nn.Module):
     """Attention to the left, then a feed-forward network, each normalised first."""
 

@@ -24,6 +24,7 @@ from recsys.serving.api import (
     SimilarItemsRequest,
 )
 from recsys.serving.problems import install_problems
+from recsys.storage import configure_storage
 
 PROBLEMS = {status: {"model": Problem} for status in (400, 404, 422, 500)}
 
@@ -41,6 +42,7 @@ class RecommenderDeployment:
     """One replica: a model and an index in memory, requests answered in batches."""
 
     def __init__(self, args: ServeArgs) -> None:
+        configure_storage(args.storage)
         torch.set_num_threads(args.num_threads)
         self._args = args
         checkpoint = open_artifact(args.checkpoint, "checkpoint")

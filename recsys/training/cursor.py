@@ -1,9 +1,12 @@
 """Where in the data a run stands, and the windows that follow.
 
-An epoch is one fixed sequence of windows, given by the seed and the epoch alone. Step s takes the
-next `global_batch_size` of them and rank r every `world_size`-th window of these, so that each
-window of an epoch is seen exactly once by any number of workers, also after a restart.
+An epoch is one fixed sequence of global batches, given by seed, epoch and batch size alone. Rank r
+takes every `world_size`-th window of each, so that each window of an epoch is seen exactly once by
+any number of workers, also after a restart.
 """
+
+# pyarrow.compute makes its functions when it is imported, where pyright cannot see them.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from recsys import schema
 from recsys.artifact import Artifact
 
 
@@ -34,12 +39,19 @@ class Cursor:
 
 
 class TrainWindows:
-    """The training windows of a dataset, in the order of each epoch."""
+    """The training windows of a dataset, in the order of each epoch.
 
-    def __init__(self, dataset: Artifact, seed: int, shuffle_windows: int) -> None:
+    With `length_buckets` a batch holds windows of similar length, longest first, and the batches of
+    a memoryful come in random order.
+    """
+
+    def __init__(
+        self, dataset: Artifact, seed: int, shuffle_windows: int, length_buckets: bool
+    ) -> None:
         self._dataset = dataset
         self._seed = seed
         self._shuffle_windows = shuffle_windows
+        self._length_buckets = length_buckets
         self._files = dataset.names("train/")
         self.num_windows: int = dataset.manifest.facts["rows"]["train"]
 
@@ -48,38 +60,59 @@ class TrainWindows:
         return -(-self.num_windows // batch_size)
 
     def batches(self, cursor: Cursor, batch_size: int) -> Iterator[pa.Table]:
-        """The global batches of the cursor's epoch, from the cursor on."""
-        skip = cursor.windows
+        """The global batches of the cursor's epoch, from the cursor on.
+
+        The cursor stands between two batches of this size. Windows left of one memoryful go first
+        into the next.
+        """
+        assert cursor.windows % batch_size == 0 or cursor.windows == self.num_windows, cursor
+        skip = -(-cursor.windows // batch_size)
+        random = np.random.default_rng([self._seed, cursor.epoch])
         rest: list[pa.Table] = []
-        for table in self._shuffled(cursor.epoch):
-            passed = min(skip, len(table))
-            skip -= passed
-            waiting = pa.concat_tables([*rest, table.slice(passed)])
-            whole = len(waiting) // batch_size * batch_size
-            for start in range(0, whole, batch_size):
-                yield waiting.slice(start, batch_size)
-            rest = [waiting.slice(whole)]
-        if rest and len(rest[0]):
+        for tables in self._memoryfuls(random):
+            left, fresh = sum(map(len, rest)), sum(map(len, tables))
+            windows = pa.concat_tables([*rest, *tables]).combine_chunks()
+            tables.clear()  # one copy of a memoryful is enough
+            order = np.append(np.arange(left), left + random.permutation(fresh))
+            whole = len(order) // batch_size * batch_size
+            batches = self._grouped(windows, order[:whole], batch_size, random)
+            for rows in batches[skip:]:
+                yield windows.take(pa.array(rows))
+            skip = max(0, skip - len(batches))
+            rest = [windows.take(pa.array(self._sorted(windows, order[whole:])))]
+            del windows  # before the next are read
+        if rest and len(rest[0]) and not skip:
             yield rest[0]
 
-    def _shuffled(self, epoch: int) -> Iterator[pa.Table]:
-        """The epoch's windows: files in random order, shuffled together a memoryful at a time."""
-        random = np.random.default_rng([self._seed, epoch])
+    def _memoryfuls(self, random: np.random.Generator) -> Iterator[list[pa.Table]]:
+        """The files in random order, as many together as `shuffle_windows` takes."""
         waiting: list[pa.Table] = []
         for position in random.permutation(len(self._files)):
             waiting.append(self._dataset.read_table(self._files[position]))
             if sum(map(len, waiting)) >= self._shuffle_windows:
-                yield _permuted(waiting, random)
+                yield waiting
                 waiting = []
         if waiting:
-            yield _permuted(waiting, random)
+            yield waiting
 
+    def _grouped(
+        self, windows: pa.Table, order: np.ndarray, batch_size: int, random: np.random.Generator
+    ) -> np.ndarray:
+        """(number of batches, batch_size) rows."""
+        batches = self._sorted(windows, order).reshape(-1, batch_size)
+        return random.permutation(batches) if self._length_buckets else batches
 
-def _permuted(tables: list[pa.Table], random: np.random.Generator) -> pa.Table:
-    table = pa.concat_tables(tables)
-    return table.take(pa.array(random.permutation(len(table)))).combine_chunks()
+    def _sorted(self, windows: pa.Table, rows: np.ndarray) -> np.ndarray:
+        if not self._length_buckets:
+            return rows
+        lengths = pc.list_value_length(windows[schema.ITEM_INDEXES]).to_numpy()
+        return rows[np.argsort(-lengths[rows], kind="stable")]
 
 
 def rank_rows(batch: pa.Table, rank: int, world_size: int) -> pa.Table:
-    """This rank's share of a global batch; may be empty in an epoch's last batch."""
+    """This rank's share of a global batch; may be empty in an epoch's last batch.
+
+    Of a batch sorted by length no rank gets more events than another by more than its longest
+    window, or than longest minus shortest where the ranks divide the batch.
+    """
     return batch.take(pa.array(np.arange(rank, len(batch), world_size)))

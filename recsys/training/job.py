@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load
 
 from recsys import schema
-from recsys.artifact import Artifact, filesystem
+from recsys.artifact import Artifact
 from recsys.config import ModelConfig, TrainingConfig
+from recsys.data.augment import Augmenter
 from recsys.data.collate import histories_of, read_rows, targets_of
 from recsys.models.backbone import pad_tokens
 from recsys.models.build import ModelShape
 from recsys.models.item_encoder import ItemInputs
 from recsys.schema import History
+from recsys.storage import read_bytes
 
 TEXT_VECTORS = "text_vectors"
+NUM_NEIGHBOURS = 10
+"""Items of similar text that augmentation substitutes an item by."""
 
 
 class TrainJob(BaseModel):
@@ -49,7 +54,7 @@ class CatalogueInputs:
         self._tokens: np.ndarray | None = None
         if job.text_vectors:
             self._text = _read_text(job.text_vectors).to(device, dtype)
-        elif job.model.item_features == "text":
+        elif job.model.item_features != "id":
             self._tokens = _read_tokens(dataset)
 
     def of(self, item_indexes: torch.Tensor) -> ItemInputs:
@@ -63,11 +68,38 @@ class CatalogueInputs:
             return ItemInputs(rows, tokens=tokens.to(self._device))
         return ItemInputs(rows)
 
+    def neighbours(self, count: int) -> np.ndarray:
+        """(N, count) the items of the most similar cached text (cosine), without the item itself.
+
+        Takes time in proportion to N squared.
+        """
+        assert self._text is not None
+        return nearest_items(self._text, count)
+
+
+def nearest_items(vectors_NE: torch.Tensor, count: int, block: int = 1_024) -> np.ndarray:
+    """(N, K) rows of the largest cosine to each row, nearest first; K is at most N - 1."""
+    unit_NE = F.normalize(vectors_NE.float(), dim=-1)
+    found: list[torch.Tensor] = []
+    for start in range(0, len(unit_NE), block):
+        scores_RN = unit_NE[start : start + block] @ unit_NE.T
+        rows_R = torch.arange(len(scores_RN), device=scores_RN.device)
+        scores_RN[rows_R, start + rows_R] = -torch.inf
+        found.append(scores_RN.topk(min(count, len(unit_NE) - 1)).indices.cpu())
+    return torch.cat(found).numpy()
+
+
+def make_augmenter(training: TrainingConfig, items: CatalogueInputs) -> Augmenter | None:
+    """What alters the windows, or None where the config asks for nothing."""
+    augment = training.augment
+    if not any(augment.shares):
+        return None
+    neighbours = items.neighbours(NUM_NEIGHBOURS) if augment.substitute else None
+    return Augmenter(augment, training.seed, neighbours)
+
 
 def _read_text(uri: str) -> torch.Tensor:
-    fs, path = filesystem(uri)
-    with fs.open_input_file(path) as stream:
-        return load(stream.read())[TEXT_VECTORS]
+    return load(read_bytes(uri))[TEXT_VECTORS]
 
 
 def _read_tokens(dataset: Artifact) -> np.ndarray:
@@ -75,6 +107,41 @@ def _read_tokens(dataset: Artifact) -> np.ndarray:
     rows = np.empty(len(column), dtype=object)
     rows[:] = column.to_pylist()
     return rows
+
+
+def check_training(model: ModelConfig, training: TrainingConfig, dataset: Artifact) -> None:
+    """What can be known to fail before any work is done.
+
+    Raises:
+        ValueError: `event_weights` names an event that the dataset does not have, or substitution
+            is asked for where there are no cached text vectors to find similar items by.
+    """
+    read_event_weights(training, dataset)
+    cached = model.item_features != "id" and model.tuning == "frozen"
+    if training.augment.substitute and not cached:
+        raise ValueError(
+            "training.augment.substitute finds similar items by the cached text vectors of a "
+            f"frozen backbone, and there are none with model.item_features '{model.item_features}' "
+            f"and model.tuning '{model.tuning}': set substitute to 0"
+        )
+
+
+def read_event_weights(training: TrainingConfig, dataset: Artifact) -> np.ndarray | None:
+    """(number of events,) float32 weights of targets by event; None where each weighs 1.
+
+    Raises:
+        ValueError: a name is not one of the dataset's events.
+    """
+    if not training.event_weights:
+        return None
+    names = dataset.manifest.config["prepare"]["events"]
+    unknown = sorted(set(training.event_weights) - set(names))
+    if unknown:
+        raise ValueError(
+            f"training.event_weights names {', '.join(unknown)}; the events of {dataset.uri} are "
+            f"{', '.join(names)}"
+        )
+    return np.array([training.event_weights.get(name, 1.0) for name in names], dtype=np.float32)
 
 
 def read_train_counts(dataset: Artifact) -> torch.Tensor:

@@ -12,15 +12,17 @@ import ray.train.torch
 import torch
 from safetensors.torch import load, save
 
-from recsys.artifact import Artifact, ArtifactWriter, filesystem, write_file
+from recsys import schema
+from recsys.artifact import Artifact, ArtifactWriter, write_file
 from recsys.config import IndexConfig, ModelConfig, TrainingConfig
 from recsys.data.tokenize import load_tokenizer
 from recsys.index.embed import embed_text
 from recsys.models.backbone import TextEncoder, fit_whitening, load_text_encoder, merge_lora
-from recsys.models.build import ModelShape, build_model, save_model, text_size
+from recsys.models.build import ITEMS, ModelShape, build_model, save_model, text_size
 from recsys.models.recommender_model import RecommenderModel
+from recsys.storage import filesystem, read_bytes
 from recsys.training.checkpoint import LOG
-from recsys.training.job import TEXT_VECTORS, TrainJob
+from recsys.training.job import TEXT_VECTORS, TrainJob, check_training
 from recsys.training.loop import train_loop
 from recsys.training.zero import consolidated_state
 
@@ -33,7 +35,11 @@ def train(model: ModelConfig, training: TrainingConfig, dataset: Artifact, outpu
 
     Shards for resume stay in `<output>-run`, in a folder named by config and dataset: the same
     call goes on where an interrupted one stopped.
+
+    Raises:
+        ValueError: an option does not fit the dataset or the model.
     """
+    check_training(model, training, dataset)
     run_uri, name = f"{str(output).rstrip('/')}-run", _run_name(model, training, dataset)
     cache = _cache_text(model, training, dataset, run_uri)
     job = TrainJob(
@@ -90,6 +96,7 @@ def _text_tensors(model: ModelConfig, text_NE: torch.Tensor) -> dict[str, torch.
 
 def _fit(job: TrainJob, run_uri: str, name: str) -> ray.train.Result:
     training = job.training
+    fs, place = filesystem(run_uri)
     trainer = ray.train.torch.TorchTrainer(
         train_loop,
         train_loop_config=job.model_dump(mode="json"),
@@ -99,7 +106,8 @@ def _fit(job: TrainJob, run_uri: str, name: str) -> ray.train.Result:
         ),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=_storage_path(run_uri),
+            storage_path=place,
+            storage_filesystem=fs,
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             checkpoint_config=ray.train.CheckpointConfig(
@@ -108,10 +116,6 @@ def _fit(job: TrainJob, run_uri: str, name: str) -> ray.train.Result:
         ),
     )
     return trainer.fit()
-
-
-def _storage_path(uri: str) -> str:
-    return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def _publish(
@@ -123,6 +127,7 @@ def _publish(
         log = json.loads((Path(folder) / LOG).read_text())
     writer = ArtifactWriter(output, "checkpoint")
     save_model(_trained(job, state), writer, load_tokenizer(job.model.backbone))
+    writer.add_table(ITEMS, dataset.read_table("items.parquet", [schema.ITEM_ID]))
     writer.add_json(LOG, log)
     config = {"model": job.model, "training": job.training}
     return writer.publish(
@@ -147,7 +152,5 @@ def _trained(job: TrainJob, state: dict[str, torch.Tensor]) -> RecommenderModel:
 def _finish_text(job: TrainJob, text: TextEncoder) -> None:
     text.backbone = merge_lora(text.backbone)
     if job.text_vectors and job.model.whiten:
-        fs, path = filesystem(job.text_vectors)
-        with fs.open_input_file(path) as stream:
-            tensors = load(stream.read())
+        tensors = load(read_bytes(job.text_vectors))
         text.set_whitening(tensors["mean"], tensors["whitening"])

@@ -174,6 +174,31 @@ def test_rows_of_a_table_become_the_same_batch_as_their_histories():
     assert_padded(collate_histories(histories_of(table), 3), [[1], [2, 3], [5, 6, 7], [8]])
 
 
+def assert_equal(one: Batch, other: Batch) -> None:
+    for name in ("item_indexes", "timestamps", "events", "lengths", "targets"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+
+
+@settings(deadline=None, max_examples=50)
+@given(lists=item_lists, start=st.integers(0, 5), count=st.integers(1, 6), size=st.integers(1, 8))
+def test_a_slice_of_a_table_is_padded_as_its_histories_are(lists, start, count, size):
+    table = table_of([[0, *items] for items in lists])
+    part = table.slice(start % len(lists), count)
+    for rows in (part, pa.concat_tables([part, table.slice(0, 1)])):
+        assert_equal(collate_windows(rows), collate_windows(histories_of(rows)))
+        assert_equal(collate_histories(rows, size), collate_histories(histories_of(rows), size))
+
+
+def test_weights_are_those_of_the_targets_events_and_1_in_the_padding():
+    weights = np.array([0.0, 0.5, 5.0], dtype=np.float32)
+    table = table_of([[3, 4, 5], [6, 8]])  # events 0, 1, 2 and 0, 2
+    batch = collate_windows(table, weights)
+    assert batch.weights is not None
+    assert batch.weights.dtype == torch.float32
+    assert batch.weights.tolist() == [[0.5, 5.0], [5.0, 1.0]]
+    assert collate_windows(table).weights is None
+
+
 def test_the_rows_of_a_table_are_not_changed_by_a_batch():
     table = table_of(SHAPES).slice(1, 4)
     before = table.to_pylist()

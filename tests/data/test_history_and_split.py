@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.config import SplitConfig
-from recsys.data.history import Sequences, build_sequences
+from recsys.data import history
+from recsys.data.history import Sequences, argsort_by, busiest_days, sort_events, to_sequences
 from recsys.data.split import (
     SECONDS_A_DAY,
     TEST,
     TRAIN,
     VALID,
     SplitPlan,
+    TimeCounts,
     assign_split,
     held_out_rows,
     plan_split,
@@ -44,8 +46,22 @@ def event(user: str, item: int, time: int = 0, **more: float) -> dict:
     return row | more
 
 
-def sequences_of(rows: list[dict]) -> Sequences:
-    return build_sequences(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))[0]
+def events_of(rows: list[dict]) -> pa.Table:
+    return sort_events(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))
+
+
+def sequences_of(rows: list[dict], session_gap_s: float | None = None) -> Sequences:
+    """The sequences of these rows in the order of their users' names, for easy comparing."""
+    found = to_sequences(events_of(rows), session_gap_s)
+    order = np.argsort(np.array(found.user_ids.tolist(), dtype=object), kind="stable")
+    places = [np.arange(found.offsets[n], found.offsets[n + 1]) for n in order]
+    place = np.concatenate([np.empty(0, dtype=np.int64), *places])
+    columns = (found.item_indexes, found.timestamps, found.events, found.split)
+    return Sequences(
+        found.user_ids.take(pa.array(order, pa.int64())),
+        np.concatenate([[0], np.cumsum(found.lengths[order])]),
+        *(column[place] for column in columns),
+    )
 
 
 def of_lengths(lengths: list[int]) -> Sequences:
@@ -107,26 +123,79 @@ def test_only_exact_duplicates_are_dropped():
     row = event("u", 1, 5)
     different = [{"value": 2.0}, {"event_index": 1}, {"item_index": 2}, {"timestamp": 6}]
     rows = [row, row, *(row | change for change in [*different, {"order": 1}, {"user_id": "v"}])]
-    sequences, dropped = build_sequences(pa.Table.from_pylist([*rows, row], pa.schema(COLUMNS)))
-    assert dropped == 2
+    events = events_of([*rows, row])
+    assert sorted(events["copies"].to_pylist()) == [1, 1, 1, 1, 1, 1, 3]
+    sequences = sequences_of([*rows, row])
     assert sequences.num_events == 7
     assert by_user(sequences, sequences.item_indexes)["v"] == [1]
 
 
+def test_copies_add_up_when_sorted_events_are_sorted_again_with_new_ones():
+    row, other = event("u", 1, 5), event("v", 2, 6)
+    fresh = pa.Table.from_pylist([row, other], pa.schema(COLUMNS))
+    fresh = fresh.append_column("copies", pa.array([1, 1], pa.int32()))
+    together = sort_events(pa.concat_tables([events_of([row, row, other]), fresh]))
+    copies = dict(zip(together["user_id"].to_pylist(), together["copies"].to_pylist(), strict=True))
+    assert copies == {"u": 3, "v": 2}
+
+
+def test_users_with_one_hash_are_still_two(monkeypatch):
+    rows = [event(user, n, n) for n, user in enumerate("uvuvwuw")]
+    monkeypatch.setattr(history, "_hashes", lambda ids: np.zeros(len(ids), dtype=np.uint64))
+    sequences = sequences_of(rows)
+    assert by_user(sequences, sequences.item_indexes) == {"u": [0, 2, 5], "v": [1, 3], "w": [4, 6]}
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(-(2**63), 2**63 - 1),
+            st.integers(0, 3),
+            st.sampled_from([-(2**40), 0, 2**40]),
+        ),
+        max_size=40,
+    )
+)
+def test_packed_keys_sort_as_tuples_do(rows):
+    keys = [np.array([row[n] for row in rows], dtype=np.int64) for n in range(3)]
+    for chosen in (keys, keys[1:], keys[::-1]):
+        found = [tuple(int(key[place]) for key in chosen) for place in argsort_by(chosen)]
+        assert found == sorted(zip(*(key.tolist() for key in chosen), strict=True))
+
+
+def test_a_pause_ends_a_session():
+    times = [0, 10, 10 + 61, 200]
+    sequences = sequences_of(
+        [event("u", n, t) for n, t in enumerate(times)] + [event("v", 9, 5)], 60
+    )
+    assert sequences.user_ids.tolist() == ["u", "u", "u", "v"]
+    assert sequences.offsets.tolist() == [0, 2, 3, 4, 5]
+
+
+def test_the_busiest_day_of_a_user_is_counted_in_utc():
+    day = SECONDS_A_DAY
+    rows = [event("u", n, day - 2 + n) for n in range(5)] + [event("v", 1, 3), event("w", 1, -1)]
+    events = events_of(rows)
+    busiest = dict(zip(events["user_id"].to_pylist(), busiest_days(events).tolist(), strict=True))
+    assert busiest == {"u": 3, "v": 1, "w": 0}
+
+
 @settings(deadline=None, max_examples=100)
 @given(rows=random_rows, seed=st.integers(0, 1000))
-def test_sequences_are_the_sorted_distinct_rows_whatever_their_order(rows, seed):
+def test_events_are_the_sorted_distinct_rows_whatever_their_order(rows, seed):
     shuffled = [rows[n] for n in np.random.default_rng(seed).permutation(len(rows))]
     table = pa.Table.from_pylist(shuffled, pa.schema(COLUMNS))
     halves = pa.concat_tables([table.slice(0, len(rows) // 2), table.slice(len(rows) // 2)])
-    sequences, dropped = build_sequences(halves)
-    wanted = sorted({tuple(row[name] for name in COLUMNS) for row in rows})
-    assert dropped == len(rows) - len(wanted)
-    assert sequences.user_ids.tolist() == sorted({row["user_id"] for row in rows})
-    users = np.array(sequences.user_ids.tolist(), dtype=object)[sequences.users()]
-    arrays = (sequences.timestamps, sequences.item_indexes, sequences.events, sequences.split)
-    found = list(zip(users.tolist(), *(a.tolist() for a in arrays), strict=True))
-    assert found == [(row[0], *row[2:6]) for row in wanted]
+    found = sort_events(halves)
+    counts = Counter(tuple(row[name] for name in COLUMNS) for row in rows)
+    assert sum(found["copies"].to_pylist()) == len(rows)
+    assert found.equals(sort_events(table))
+    sorted_rows = [tuple(row[name] for name in [*COLUMNS, "copies"]) for row in found.to_pylist()]
+    assert sorted(sorted_rows) == sorted((*row, n) for row, n in counts.items())
+    for user in USERS:
+        own = [row[1:-1] for row in sorted_rows if row[0] == user]
+        assert own == sorted(own)
 
 
 def test_positions_users_and_lengths_describe_the_offsets():
@@ -163,21 +232,77 @@ def test_a_column_split_is_what_the_data_says():
     assert assign_split(sequences_of(rows), COLUMN).tolist() == [TEST, TRAIN, VALID, TRAIN]
 
 
+def times(*seconds: int) -> TimeCounts:
+    return TimeCounts.of(np.array(seconds, dtype=np.int64))
+
+
 def test_the_cuts_of_a_time_split_are_whole_windows_back_from_the_newest_event():
     last = 100 * SECONDS_A_DAY
-    plan = plan_split(SplitConfig(strategy="time", test_days=2, valid_days=0.5), last)
+    plan = plan_split(SplitConfig(strategy="time", test_days=2, valid_days=0.5), times(3, last))
     assert plan.test_from == last + 1 - 2 * 86_400
     assert plan.valid_from == plan.test_from - 43_200
 
 
-def test_a_time_split_without_timestamps_is_refused():
-    with pytest.raises(ValueError, match=r"prepare\.split\.strategy 'time' needs timestamps"):
-        plan_split(SplitConfig(strategy="time"), -1)
+def test_a_ratio_split_cuts_the_events_in_the_order_of_time():
+    plan = plan_split(SplitConfig(strategy="ratio", ratio=(0.7, 0.1, 0.2)), times(*range(10)))
+    assert (plan.valid_from, plan.test_from) == (7, 8)
+    sequences = sequences_of([event("u", n, n) for n in range(10)])
+    assert Counter(assign_split(sequences, plan).tolist()) == {TRAIN: 7, VALID: 1, TEST: 2}
+    assert held_out([event("u", n, n) for n in range(10)], TEST, plan)[1][1:] == (
+        [0, 1, 2, 3, 4, 5, 6, 7, 8],
+        [9],
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    seconds=st.lists(st.integers(0, 50), min_size=1, max_size=60),
+    parts=st.integers(1, 4),
+    share=st.sampled_from([0.0, 0.1, 0.5, 0.7, 1.0]),
+)
+def test_a_quantile_has_its_share_before_it_and_not_a_time_less(seconds, parts, share):
+    blocks = [times(*seconds[n::parts]) for n in range(parts) if seconds[n::parts]]
+    total = TimeCounts.total(blocks)
+    assert total.counts.sum() == len(seconds)
+    cut = total.quantile(share)
+    enough = share * len(seconds) * (1 - 1e-9)
+    assert sum(s < cut for s in seconds) >= enough
+    earlier = [s for s in seconds if s < cut]
+    assert not earlier or sum(s < max(earlier) for s in seconds) < enough
+
+
+@pytest.mark.parametrize("strategy", ["time", "ratio"])
+def test_a_split_by_time_without_timestamps_is_refused(strategy):
+    with pytest.raises(
+        ValueError, match=rf"prepare\.split\.strategy '{strategy}' needs timestamps"
+    ):
+        plan_split(SplitConfig(strategy=strategy), TimeCounts.total([]))
 
 
 @pytest.mark.parametrize("strategy", ["leave_last_out", "column"])
 def test_other_splits_need_no_timestamps(strategy):
-    assert plan_split(SplitConfig(strategy=strategy), -1) == SplitPlan(strategy)
+    assert plan_split(SplitConfig(strategy=strategy)) == SplitPlan(strategy)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    moments=st.lists(st.tuples(st.sampled_from(USERS), st.integers(0, 30)), max_size=40),
+    strategy=st.sampled_from(["time", "ratio"]),
+)
+def test_no_training_event_is_later_than_a_held_out_one(moments, strategy):
+    rows = [event(user, n, time) for n, (user, time) in enumerate(moments)]
+    if not rows:
+        return
+    config = SplitConfig(strategy=strategy, test_days=5 / 86_400, valid_days=5 / 86_400)
+    plan = plan_split(config, times(*(time for _, time in moments)))
+    sequences = sequences_of(rows)
+    split = assign_split(sequences, plan)
+    by_part = [sequences.timestamps[split == part] for part in (TRAIN, VALID, TEST)]
+    for before, after in zip(by_part, by_part[1:], strict=False):
+        assert not len(before) or not len(after) or before.max() < after.min()
+    windows = train_windows(sequences, split, 4)
+    trained = [t for row in windows["timestamps"].to_pylist() for t in row]
+    assert not trained or max(trained) < plan.valid_from
 
 
 def test_leave_last_out_rows_are_a_history_and_the_item_after_it():
@@ -221,6 +346,13 @@ def test_a_time_history_ends_before_the_cut_even_where_order_contradicts_time():
     ((_, history, targets),) = held_out(rows, VALID, TIME)
     assert targets == [2]
     assert 1 not in history
+
+
+def test_the_newest_window_alone_may_stand_for_a_long_history():
+    sequences = of_lengths([6, 1, 3])
+    table = train_windows(sequences, np.zeros(10, dtype=int), 2, newest_only=True)
+    wanted = [("u000", [3, 4, 5]), ("u002", [7, 8, 9])]
+    assert rows_of(table, "item_indexes") == wanted
 
 
 def test_windows_are_cut_so_that_each_begins_with_the_last_target():

@@ -54,22 +54,23 @@ def test_every_row_is_kept_quarantined_or_a_dropped_duplicate(
         ("u3", None, 2),
         ("u3", "unheard", 3),
         ("u3", "a", -5),
-        ("u3", "a", 1_700_000_000_000),
+        ("u3", "a", 9_000_000_000),
         ("u3", "a", None),
     ]
     config = SMALL.model_copy(update={"max_quarantine_share": 0.9})
     dataset = _prepare(tmp_path, tiny_backbone, GOOD + bad + GOOD[:2], config)
 
-    counts = dataset.read_json("quality.json")["interactions"]
-    assert (counts["read"], counts["kept"]) == (13, 5)
-    assert (counts["quarantined"], counts["dropped_duplicates"]) == (6, 2)
+    counts = dataset.read_json("quality.json")["tables"]["interactions"]
+    assert (counts["read"], counts["kept"], counts["quarantined"]) == (13, 5, 6)
+    assert counts["dropped"] == {"duplicates": 2, "k_core": 0}
     quarantined = _rows(dataset, "quarantine/interactions").to_pylist()
-    assert {(r["user_id"], r["item_id"], r["timestamp"]): r["reason"] for r in quarantined} == {
+    assert {r["source_file"].rsplit("/")[-1] for r in quarantined} == {"interactions.parquet"}
+    assert {(r["user_id"], r["item_id"], r["timestamp"]): r["rule"] for r in quarantined} == {
         (None, "a", 1): "null_user_id",
         ("u3", None, 2): "null_item_id",
         ("u3", "unheard", 3): "unknown_item",
         ("u3", "a", -5): "negative_timestamp",
-        ("u3", "a", 1_700_000_000_000): "timestamp_not_seconds",
+        ("u3", "a", 9_000_000_000): "future_timestamp",
         ("u3", "a", None): "no_time_or_order",
     }
 
@@ -77,10 +78,23 @@ def test_every_row_is_kept_quarantined_or_a_dropped_duplicate(
 def test_a_mostly_bad_table_is_refused_and_leaves_no_dataset(
     tmp_path: Path, tiny_backbone: str
 ) -> None:
-    milliseconds = [(user, item, 1_700_000_000_000) for user, item, _ in GOOD]
-    with pytest.raises(ValueError, match=r"timestamp_not_seconds: 5 rows.*divide milliseconds"):
-        _prepare(tmp_path, tiny_backbone, milliseconds, SMALL)
+    before_1970 = [(user, item, -time) for user, item, time in GOOD]
+    with pytest.raises(ValueError, match=r"negative_timestamp: 5 rows \(timestamps are 1970"):
+        _prepare(tmp_path, tiny_backbone, before_1970, SMALL)
     assert find_manifest(tmp_path / "dataset") is None
+
+
+def test_milliseconds_become_seconds_and_the_report_says_so(
+    tmp_path: Path, tiny_backbone: str
+) -> None:
+    rows = [(user, item, 1_700_000_000 + time) for user, item, time in GOOD]
+    seconds = _prepare(tmp_path / "s", tiny_backbone, rows, SMALL)
+    mixed = [(u, i, t * 1000 if n % 2 else t) for n, (u, i, t) in enumerate(rows)]
+    dataset = _prepare(tmp_path / "ms", tiny_backbone, mixed, SMALL)
+    assert dataset.digest == seconds.digest
+    files = dataset.read_json("quality.json")["files"]
+    assert files == {f"timestamps in {u}": ["interactions.parquet"] for u in ("ms", "s")}
+    assert seconds.read_json("quality.json")["files"] == {}
 
 
 def test_leave_last_out_histories_are_what_came_before(tmp_path: Path, tiny_backbone: str) -> None:
@@ -138,7 +152,7 @@ def test_given_eval_rows_take_the_place_of_the_split(tmp_path: Path, tiny_backbo
     assert test["user_id"].to_pylist() == ["x"]
     assert histories_of(test)[0].item_indexes.tolist() == [0, 3]
     assert dataset.manifest.facts["rows"] == {"train": 1, "valid": 1, "test": 1}
-    assert dataset.read_table("quarantine/eval_rows.parquet")["reason"].to_pylist() == [
+    assert dataset.read_table("quarantine/eval_rows.parquet")["rule"].to_pylist() == [
         "unknown_item"
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def test_a_single_file_is_found_with_its_rows_and_columns(tmp_path):
     assert source.paths == [str(path)]
     assert source.columns == ["user_id", "item_id", "timestamp"]
     assert source.num_rows == 2
-    assert source.num_bytes > 0
+    assert [file.path for file in source.files] == ["interactions.parquet"]
+    assert source.files[0].size == path.stat().st_size
 
 
 def test_a_directory_of_files_is_one_table(tmp_path):
@@ -63,7 +65,6 @@ def test_columns_beside_the_known_ones_are_not_read(tmp_path):
     write(tmp_path / "one" / "items.parquet", ITEMS)
     write(tmp_path / "two" / "items.parquet", ITEMS | {"weight": [1, 2], "parts": STRUCT})
     assert items(tmp_path / "two").columns == ["item_id", "title"]
-    assert items(tmp_path / "two").num_bytes == items(tmp_path / "one").num_bytes
 
 
 def test_columns_come_in_one_order_whatever_the_file_says(tmp_path):
@@ -240,3 +241,41 @@ def test_the_fingerprint_changes_when_a_file_is_added_removed_or_rewritten(tmp_p
     shutil.move(tmp_path / "items" / "b.parquet", tmp_path / "items" / "c.parquet")
     seen.append(items(tmp_path).fingerprint)
     assert len(set(seen)) == len(seen)
+
+
+def test_files_that_are_done_are_not_opened(tmp_path):
+    old = write(tmp_path / "interactions/date=1/a.parquet", INTERACTIONS)
+    done = interactions(tmp_path).files
+    old.write_bytes(b"x" * old.stat().st_size)
+    os.utime(old, ns=(done[0].changed_ns, done[0].changed_ns))
+    assert find_source(str(tmp_path), "interactions", INTERACTION_COLUMNS, done).num_rows == 0
+    new = write(tmp_path / "interactions/date=2/a.parquet", INTERACTIONS)
+    source = find_source(str(tmp_path), "interactions", INTERACTION_COLUMNS, done)
+    assert source.paths == [str(new)]
+    assert source.num_rows == 2
+    assert [file.path for file in source.files] == [
+        f"interactions/date={n}/a.parquet" for n in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "units"),
+    [
+        ([10, 1_700_000_000], {"s"}),
+        ([1_700_000_000_000, 1_700_000_000_001], {"ms"}),
+        ([1_700_000_000, 1_700_000_000_001], {"s", "ms"}),
+        ([1_700_000_000_000_000, 1_700_000_000_000_000_000], {"us", "ns"}),
+        ([-5, None], set()),
+    ],
+)
+def test_the_units_of_timestamps_are_told_from_footers(tmp_path, times, units):
+    columns = INTERACTIONS | {"timestamp": pa.array(times, pa.int64())}
+    write(tmp_path / "interactions.parquet", columns)
+    assert set(interactions(tmp_path).time_units) == units
+
+
+def test_writers_scratch_is_no_data(tmp_path):
+    write(tmp_path / "interactions/a.parquet", INTERACTIONS)
+    write(tmp_path / "interactions/.b.parquet", INTERACTIONS)
+    write(tmp_path / "interactions/_temporary.parquet", INTERACTIONS)
+    assert interactions(tmp_path).num_rows == 2

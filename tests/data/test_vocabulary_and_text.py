@@ -209,7 +209,7 @@ def test_an_evaluation_row_of_no_known_split_is_not_lost(tmp_path, split):
     rows = [ROW | {"split": "test"}, ROW | {"user_id": "lost", "split": split}]
     _, bad = read_eval_rows(write(tmp_path, rows), VOCABULARY, 50)
     assert bad["user_id"].to_pylist() == ["lost"]
-    assert bad["reason"].to_pylist() == ["unknown_split"]
+    assert bad["rule"].to_pylist() == ["unknown_split"]
 
 
 def test_a_row_whose_target_is_unknown_is_bad(tmp_path):
@@ -218,7 +218,7 @@ def test_a_row_whose_target_is_unknown_is_bad(tmp_path):
     tables, bad = read_eval_rows(write(tmp_path, rows), VOCABULARY, 50)
     assert tables["test"]["user_id"].to_pylist() == ["u0", "u2"]
     assert tables["test"]["targets"].to_pylist() == [[2], [0]]
-    reason = {"reason": "unknown_item"}
+    reason = {"rule": "unknown_item"}
     assert bad.to_pylist() == [rows[1] | reason, rows[3] | reason]
 
 

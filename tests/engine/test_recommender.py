@@ -53,7 +53,9 @@ def make_catalogue() -> Catalogue:
 
 
 def items_table() -> pa.Table:
-    return pa.table({"item_id": IDS, "title": TITLES, "train_count": COUNTS})
+    removed = [False] * len(IDS)
+    columns = {"item_id": IDS, "title": TITLES, "train_count": COUNTS, "removed": removed}
+    return pa.table(columns)
 
 
 def vectors_of(model: RecommenderModel) -> torch.Tensor:
@@ -232,6 +234,10 @@ class TestPopularityRanking:
     def test_an_item_excluded_twice_takes_one_place(self):
         ranking = PopularityRanking(torch.tensor([3, 7, 5]))
         assert ranking.top(2, [1, 1, 1]) == ([2, 0], pytest.approx([5 / 15, 3 / 15]))
+
+    def test_removed_items_are_left_out(self):
+        ranking = PopularityRanking(torch.tensor([3, 7, 5]), torch.tensor([False, True, False]))
+        assert ranking.top(3, []) == ([2, 0], pytest.approx([5 / 15, 3 / 15]))
 
     def test_a_shop_without_events_has_shares_of_zero(self):
         assert PopularityRanking(torch.tensor([0, 0, 0])).top(2, []) == ([0, 1], [0.0, 0.0])

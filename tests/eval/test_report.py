@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from recsys.eval.report import render_report
+from tests.html_page import Page
 
-VOID = {"meta", "br", "link", "img", "hr", "input"}
 SEGMENTS = {"all": 1.0, "items:head": 1.2, "items:tail": 0.7, "items:cold": 0.3, "history:1-4": 0.9}
 ATTACK = "<script>alert('x')</script>"
 
@@ -46,48 +45,22 @@ LOG = [
     {"step": 40, "epoch": 1, "valid_loss": 6.5, "valid_ndcg@10": 0.0634},
 ]
 QUALITY = {
-    "interactions": {
-        "read": 10000,
-        "kept": 9000,
-        "quarantined": 700,
-        "dropped_duplicates": 300,
-        "reasons": {"null_user_id": 200, "unknown_item": 500},
+    "tables": {
+        "interactions": {
+            "read": 10000,
+            "kept": 9000,
+            "quarantined": 700,
+            "dropped": {"duplicates": 260, "k_core": 40},
+            "reasons": {"null_user_id": 200, "unknown_item": 500},
+            "examples": {"unknown_item": [{"value": "shown on another page"}]},
+            "advice": {"unknown_item": "shown on another page"},
+            "warnings": {},
+        },
+        "items": {"read": 50, "kept": 50, "quarantined": 0, "dropped": {}, "reasons": {}},
     },
-    "items": {"read": 50, "kept": 50, "quarantined": 0, "dropped_duplicates": 0, "reasons": {}},
+    "files": {},
+    "profile": {"num_users": 3000},
 }
-
-
-class Page(HTMLParser):
-    """Collects text, tags and attributes; fails on a tag that is not closed in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
 def test_is_well_formed_with_every_model_and_segment() -> None:
@@ -121,7 +94,8 @@ def test_escapes_titles_and_names() -> None:
     given["data"] = {ATTACK: ATTACK}
     given["split"] = {ATTACK: ATTACK}
     log = [{"step": 1, "loss": 1.0, f"valid_{ATTACK}": 1.0}]
-    quality = {ATTACK: {"read": 1, "kept": 0, "reasons": {ATTACK: 1}}}
+    wrong = {"read": 1, "kept": 0, "dropped": {ATTACK: 5}, "reasons": {ATTACK: 1}}
+    quality = {"tables": {ATTACK: wrong}}
     html = render_report(given, log, quality)
     assert "<script" not in html
     assert "script" not in Page(html).tags
@@ -209,10 +183,18 @@ def test_training_names_the_best_step() -> None:
 def test_quality_counts_and_reasons() -> None:
     text = Page(render_report(report(), LOG, QUALITY)).text
     assert "interactions 10,000 9,000 700 300" in text
-    assert "interactions: unknown item 500 5.00% interactions: null user id 200 2.00%" in text
+    assert "interactions: unknown item 500 5.0% interactions: null user id 200 2.0%" in text
+    assert "items 50 50 0 0" in text
+    assert "shown on another page" not in text
     assert "do not add up" not in text
-    off = {"items": {"read": 50, "kept": 40, "quarantined": 1, "dropped_duplicates": 0}}
-    assert "The counts do not add up: items." in Page(render_report(report(), [], off)).text
+
+
+def test_quality_counts_that_do_not_add_up_are_told() -> None:
+    off = {"read": 50, "kept": 40, "quarantined": 1, "dropped": {"duplicates": 5, "k_core": 3}}
+    given = {"tables": QUALITY["tables"] | {"items": off}}
+    assert "The counts do not add up: items." in Page(render_report(report(), [], given)).text
+    off["dropped"]["k_core"] = 4
+    assert "do not add up" not in Page(render_report(report(), [], given)).text
 
 
 def test_example_marks_what_came_next() -> None:

@@ -89,3 +89,13 @@ def test_of_equal_scores_the_one_earlier_in_the_given_order_comes_first(top_k: i
     for found in (index, load_index(save_index(index))):
         _, items = found.search(vectors[:1], top_k, [[]])
         assert items.tolist() == [[3, 0, 2, 1][:top_k]]
+
+
+def test_a_removed_item_is_never_found_and_keeps_its_vector() -> None:
+    vectors = torch.eye(4)
+    index = ExactIndex(vectors, removed_N=torch.tensor([False, True, False, False]))
+    for found in (index, load_index(save_index(index))):
+        scores, items = found.search(vectors[1:2], 4, [[]])
+        left = items[0][scores[0] > -torch.inf].tolist()
+        assert left == [0, 2, 3]
+        assert torch.equal(found.vectors, vectors)

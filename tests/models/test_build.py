@@ -18,12 +18,13 @@ from recsys.models.build import (
     save_model,
     text_size,
 )
-from recsys.models.item_encoder import ItemInputs
+from recsys.models.item_encoder import HybridItemEncoder, ItemInputs
 from recsys.models.recommender_model import RecommenderModel
 from recsys.schema import History
 
 TEXTS = [[2, 6, 9, 3], [2, 7, 10, 11, 3], [2, 8, 3], [2, 12, 13, 3], [2, 3]]
 NUM_ITEMS = len(TEXTS)
+TRAIN_COUNTS = [0, 1, 300, 3, 16_777_216]
 HISTORIES = [History.of_items([0, 1, 2]), History.of_items([4]), History.of_items([3, 3, 1, 0])]
 
 
@@ -40,13 +41,16 @@ def trained(model: ModelConfig, seed: int = 0) -> RecommenderModel:
     """A model with random weights in every tensor, whitening too, as `save_model` gets it."""
     torch.manual_seed(seed)
     text = None
-    if model.item_features == "text":
+    if model.item_features != "id":
         text = load_text_encoder(model)
         text.backbone = merge_lora(text.backbone)
     built = build_model(model, shape_of(model), text).eval()
     for name, tensor in built.state_dict().items():
-        if not name.startswith("text_encoder.backbone."):
+        if tensor.is_floating_point() and not name.startswith("text_encoder.backbone."):
             tensor.add_(torch.randn(tensor.shape) * 0.3)
+    if isinstance(built.item_encoder, HybridItemEncoder):
+        built.item_encoder.train_counts.copy_(torch.tensor(TRAIN_COUNTS))
+        built.user_encoder.id_share.fill_(0.35)
     return built
 
 
@@ -73,9 +77,11 @@ def user_vectors(model: RecommenderModel, items: torch.Tensor) -> torch.Tensor:
 
 
 KINDS = {
-    "text": {},
-    "text with time": {"use_time": True, "num_layers": 2, "pooling": "last"},
-    "text in bf16": {"backbone_precision": "bf16"},
+    "hybrid": {},
+    "hybrid with time": {"use_time": True, "num_layers": 2, "pooling": "last"},
+    "hybrid in bf16": {"backbone_precision": "bf16"},
+    "hybrid with shared rows": {"id_rows": 2},
+    "text": {"item_features": "text"},
     "full": {"tuning": "full"},
     "lora": {"tuning": "lora"},
     "id": {"item_features": "id"},
@@ -228,7 +234,7 @@ class TestBuildModel:
         for seed in (0, 0, 1):
             torch.manual_seed(seed)
             states.append(build_model(told, shape_of(told)).state_dict())
-        name = "item_encoder.projection.0.weight"
+        name = "item_encoder.text.projection.0.weight"
         assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
         assert not torch.equal(states[0][name], states[2][name])
 
@@ -236,7 +242,7 @@ class TestBuildModel:
         assert text_size(config(tiny_backbone)) == 16
         assert text_size(config(tiny_backbone, item_features="id")) == 0
 
-    @pytest.mark.parametrize("kind", ["text", "id"])
+    @pytest.mark.parametrize("kind", ["hybrid", "text", "id"])
     def test_item_vectors_have_length_one(self, tiny_backbone, kind):
         vectors = item_vectors(trained(config(tiny_backbone, item_features=kind)))
         assert vectors.shape == (NUM_ITEMS, 16)

@@ -1,9 +1,17 @@
+"""The order of an epoch, and that each of its windows is seen once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import tempfile
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recsys.artifact import Artifact, ArtifactWriter, open_artifact
 from recsys.training.cursor import Cursor, TrainWindows, rank_rows
@@ -41,8 +49,10 @@ def windows_of(users: range) -> pa.Table:
     )
 
 
-def make(dataset: Artifact, seed: int = 0, shuffle: int = EVERYTHING_AT_ONCE) -> TrainWindows:
-    return TrainWindows(dataset, seed, shuffle)
+def make(
+    dataset: Artifact, seed: int = 0, shuffle: int = EVERYTHING_AT_ONCE, buckets: bool = False
+) -> TrainWindows:
+    return TrainWindows(dataset, seed, shuffle, buckets)
 
 
 def users_of(table: pa.Table) -> list[str]:
@@ -156,13 +166,13 @@ class TestResume:
         assert list(windows.batches(cursor, 4)) == []
 
     @shuffles
-    @pytest.mark.parametrize("done", range(NUM_WINDOWS + 1))
-    def test_from_any_window_and_with_another_batch_size(self, dataset, shuffle, done):
-        windows = make(dataset, shuffle=shuffle)
-        order = epoch_order(windows, epoch=1)
-        rest = list(windows.batches(Cursor(epoch=1, windows=done, step=9), 5))
-        assert [user for batch in rest for user in users_of(batch)] == order[done:]
-        assert all(len(batch) == 5 for batch in rest[:-1])
+    @pytest.mark.parametrize("buckets", [False, True])
+    def test_a_cursor_within_a_batch_is_refused(self, dataset, shuffle, buckets):
+        windows = make(dataset, shuffle=shuffle, buckets=buckets)
+        for done in set(range(NUM_WINDOWS)) - set(range(0, NUM_WINDOWS, 5)):
+            with pytest.raises(AssertionError):
+                next(windows.batches(Cursor(0, done, 9), 5))
+        assert list(windows.batches(Cursor(0, NUM_WINDOWS, 9), 5)) == []
 
     def test_the_step_count_alone_changes_nothing(self, dataset):
         windows = make(dataset)
@@ -194,3 +204,138 @@ class TestCursor:
 
     def test_next_epoch_keeps_counting_steps(self):
         assert Cursor(2, 23, 30).next_epoch() == Cursor(3, 0, 30)
+
+
+def write_lengths(folder: str | Path, files: list[list[int]]) -> Artifact:
+    """A dataset whose windows have these lengths, file by file; users are numbered throughout."""
+    writer = ArtifactWriter(Path(folder) / "dataset", "dataset")
+    first = 0
+    for number, lengths in enumerate(files):
+        writer.add_table(f"train/part-{number}.parquet", windows_of_lengths(lengths, first))
+        first += len(lengths)
+    writer.publish({}, {}, {"rows": {"train": first}})
+    return open_artifact(Path(folder) / "dataset", "dataset")
+
+
+def windows_of_lengths(lengths: list[int], first: int = 0) -> pa.Table:
+    columns = {"item_indexes": pa.int32(), "timestamps": pa.int64(), "events": pa.int8()}
+    return pa.table(
+        {"user_id": [f"u{first + row}" for row in range(len(lengths))]}
+        | {n: pa.array([[1] * k for k in lengths], pa.large_list(t)) for n, t in columns.items()}
+    )
+
+
+def lengths_of(batch: pa.Table) -> list[int]:
+    return [len(items) for items in batch["item_indexes"].to_pylist()]
+
+
+def padding_share(batches: list[pa.Table]) -> float:
+    lengths = [lengths_of(batch) for batch in batches]
+    return 1 - sum(map(sum, lengths)) / sum(len(batch) * max(batch) for batch in lengths)
+
+
+file_lengths = st.lists(
+    st.lists(st.integers(2, 9), min_size=1, max_size=12), min_size=1, max_size=4
+)
+crashes = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 9), st.integers(0, 3)), max_size=3)
+examples = settings(deadline=None, max_examples=60)
+both = pytest.mark.parametrize("buckets", [False, True])
+
+
+class TestAnyDataset:
+    @both
+    @examples
+    @given(
+        files=file_lengths,
+        batch_size=st.integers(1, 9),
+        shuffle=st.integers(1, 40),
+        epoch=st.integers(0, 3),
+        crashes=crashes,
+        last_world_size=st.integers(1, 4),
+    )
+    def test_each_window_once_by_any_workers_across_crashes(
+        self, buckets, files, batch_size, shuffle, epoch, crashes, last_world_size
+    ):
+        """A run keeps the steps up to its last checkpoint; those after it are lost in the crash."""
+        kept: Counter[str] = Counter()
+        with tempfile.TemporaryDirectory() as folder:
+            dataset, cursor = write_lengths(folder, files), Cursor(epoch)
+            for world_size, num_kept, num_lost in [*crashes, (last_world_size, NUM_WINDOWS**2, 0)]:
+                batches = make(dataset, 5, shuffle, buckets).batches(cursor, batch_size)
+                for step, batch in zip(range(num_kept + num_lost), batches, strict=False):
+                    if step < num_kept:
+                        for rank in range(world_size):
+                            kept.update(users_of(rank_rows(batch, rank, world_size)))
+                        cursor = cursor.after(len(batch))
+        assert kept == Counter(f"u{user}" for user in range(sum(map(len, files))))
+        assert cursor.step == -(-len(kept) // batch_size)
+
+    @both
+    @examples
+    @given(files=file_lengths, batch_size=st.integers(1, 9), shuffle=st.integers(1, 40))
+    def test_an_epoch_follows_from_seed_epoch_and_batch_size(
+        self, buckets, files, batch_size, shuffle
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            dataset = write_lengths(folder, files)
+            one, two = (make(dataset, 5, shuffle, buckets) for _ in range(2))
+            first = [users_of(batch) for batch in one.batches(Cursor(2), batch_size)]
+            assert first == [users_of(batch) for batch in two.batches(Cursor(2), batch_size)]
+            sizes = [len(batch) for batch in first]
+            assert all(size == batch_size for size in sizes[:-1])
+            for done in range(len(sizes) + 1):
+                cursor = Cursor(2, sum(sizes[:done]), done)
+                rest = make(dataset, 5, shuffle, buckets).batches(cursor, batch_size)
+                assert [users_of(batch) for batch in rest] == first[done:]
+
+
+LENGTHS = (2 + np.random.default_rng(0).geometric(0.1, 1_000).clip(max=49)).tolist()
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """1,003 windows of very different lengths in three files."""
+    files = [LENGTHS[:300], LENGTHS[300:800], [*LENGTHS[800:], 9, 2, 30]]
+    return write_lengths(tmp_path_factory.mktemp("uneven"), files)
+
+
+class TestLengthBuckets:
+    def test_little_of_a_batch_is_padding(self, uneven):
+        def share(shuffle: int, buckets: bool) -> float:
+            windows = make(uneven, shuffle=shuffle, buckets=buckets)
+            return padding_share(list(windows.batches(Cursor(), 32)))
+
+        assert share(EVERYTHING_AT_ONCE, buckets=False) > 0.5
+        assert share(2_000, buckets=True) < 0.08
+        assert share(400, buckets=True) < 0.15
+
+    def test_batches_come_in_random_order_of_length(self, uneven):
+        batches = list(make(uneven, shuffle=2_000, buckets=True).batches(Cursor(), 32))
+        longest = [max(lengths_of(batch)) for batch in batches]
+        rises = sum(a < b for a, b in pairwise(longest))
+        assert 0.3 < rises / len(longest) < 0.7
+
+    def test_epochs_and_seeds_differ_in_their_batches_and_in_their_order(self, uneven):
+        orders = [
+            [users_of(b) for b in make(uneven, seed, 2_000, True).batches(Cursor(epoch), 32)]
+            for seed in (0, 1)
+            for epoch in (0, 1)
+        ]
+        assert len({tuple(map(tuple, order)) for order in orders}) == 4
+        batches = [{tuple(sorted(batch)) for batch in order} for order in orders]
+        for other in batches[1:]:
+            assert len(batches[0] & other) <= 2
+
+    @pytest.mark.parametrize("world_size", [2, 3, 4, 8])
+    @pytest.mark.parametrize("shuffle", [300, 2_000])
+    def test_ranks_get_the_same_number_of_events_but_for_one_window(
+        self, uneven, world_size, shuffle
+    ):
+        for batch in make(uneven, shuffle=shuffle, buckets=True).batches(Cursor(), 32):
+            lengths = lengths_of(batch)
+            shares = [rank_rows(batch, rank, world_size) for rank in range(world_size)]
+            events = [sum(lengths_of(share)) for share in shares]
+            assert lengths == sorted(lengths, reverse=True)
+            divides = len(batch) % world_size == 0
+            bound = lengths[0] - lengths[-1] if divides else lengths[0]
+            assert max(events) - min(events) <= bound

@@ -1,0 +1,1 @@
+"""Public formats to raw tables: `interactions`, `items`, `queries` as `prepare` reads them."""

@@ -1,0 +1,125 @@
+"""One rank's batches, made ahead of the steps on a thread of their own."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+
+from recsys.data.augment import Augmenter
+from recsys.data.collate import collate_windows, histories_of
+from recsys.schema import NO_TARGET, Batch
+from recsys.training.cursor import Cursor, TrainWindows, rank_rows
+
+AHEAD = 4
+"""Batches held ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A rank's share of a global batch of `num_windows` windows."""
+
+    batch: Batch
+    num_windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankBatches:
+    """How one rank makes its batches.
+
+    `event_weights` are the weights of targets by event; without an `augmenter` windows stay as
+    they are.
+    """
+
+    windows: TrainWindows
+    batch_size: int
+    rank: int
+    world_size: int
+    event_weights: np.ndarray | None = None
+    augmenter: Augmenter | None = None
+
+    def epochs(self, cursor: Cursor, num_epochs: int) -> Iterator[Ready | None]:
+        """The batches from the cursor on until `num_epochs` are done; None ends an epoch."""
+        while cursor.epoch < num_epochs:
+            for windows in self.windows.batches(cursor, self.batch_size):
+                yield Ready(self.share(windows, cursor.step), len(windows))
+                cursor = cursor.after(len(windows))
+            yield None
+            cursor = cursor.next_epoch()
+
+    def share(self, windows: pa.Table, step: int) -> Batch:
+        """This rank's share of a global batch."""
+        mine = rank_rows(windows, self.rank, self.world_size)
+        if not len(mine):
+            return self._without_targets(windows.slice(0, 1))
+        if self.augmenter is None:
+            return collate_windows(mine, self.event_weights)
+        places = range(self.rank, len(windows), self.world_size)
+        return collate_windows(
+            self.augmenter.of(histories_of(mine), step, places), self.event_weights
+        )
+
+    def _without_targets(self, windows: pa.Table) -> Batch:
+        # Nothing left for this rank in the epoch's last batch: it takes part, and learns nothing.
+        batch = collate_windows(windows, self.event_weights)
+        batch.targets.fill_(NO_TARGET)
+        return batch
+
+
+class Ingest:
+    """Asks an iterator for its next items on a thread of its own, a few of them ahead.
+
+    Order is kept. What the iterator raises, `epoch` raises when it comes to that item. Leaving the
+    `with` block ends the thread.
+    """
+
+    def __init__(self, batches: Iterator[Ready | None], ahead: int = AHEAD) -> None:
+        self._batches = batches
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ingest")
+        self._ahead: deque[Future[Ready | None]] = deque()
+        for _ in range(ahead):
+            self._ask()
+        self._restart()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def epoch(self) -> Iterator[Ready]:
+        """The batches that are left of an epoch."""
+        self._restart()
+        while (ready := self._next()) is not None:
+            yield ready
+
+    def wait_share(self) -> float:
+        """Share of the time spent waiting for data, since the last call or the epoch's start."""
+        share = self._waited / (time.perf_counter() - self._since)
+        self._restart()
+        return share
+
+    def _next(self) -> Ready | None:
+        asked = time.perf_counter()
+        ready = self._ahead.popleft().result()
+        self._ask()
+        self._waited += time.perf_counter() - asked
+        return ready
+
+    def _ask(self) -> None:
+        self._ahead.append(self._pool.submit(next, self._batches, None))
+
+    def _restart(self) -> None:
+        self._since, self._waited = time.perf_counter(), 0.0
