@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from recsys.artifact import MANIFEST, ArtifactWriter, find_manifest, open_artifact
 from recsys.config import StorageConfig
+from recsys.data.sources import INTERACTION_COLUMNS, find_source
 from recsys.storage import (
     StorageError,
     configure_storage,
@@ -238,6 +239,10 @@ def test_the_sizes_of_all_files_cost_one_request(s3, place):
     assert sum(s3.seen.values()) == 1
 
 
+def _source(uri: str) -> None:
+    find_source(uri, "interactions", INTERACTION_COLUMNS)
+
+
 @pytest.mark.parametrize("fault", [EXPIRED_TOKEN, ACCESS_DENIED], ids=lambda fault: fault.code)
 def test_refused_credentials_fail_at_once_and_are_not_shown(
     s3, place, fault, monkeypatch, capfd, caplog
@@ -249,13 +254,14 @@ def test_refused_credentials_fail_at_once_and_are_not_shown(
     configure_storage(settings(s3, max_attempts=14))  # a client of its own, with these secrets
     started = time.monotonic()
     told = []
-    for use in (read_bytes, list_files, find_manifest, lambda uri: write_bytes(uri, b"x")):
+    uses = (read_bytes, list_files, find_manifest, lambda uri: write_bytes(uri, b"x"), _source)
+    for use in uses:
         with pytest.raises(StorageError, match=r"expired.* in the environment") as caught:
             use(f"{place}/a")
         assert f"{place}/a" in str(caught.value)
         told += traceback.format_exception(caught.value)
     assert time.monotonic() - started < 5
-    assert s3.broken == 4
+    assert s3.broken == len(uses)
     assert "hush-hush" not in "".join([*told, *capfd.readouterr(), caplog.text])
 
 

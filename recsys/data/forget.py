@@ -40,7 +40,7 @@ from recsys.data.interactions import EVENTS, QUARANTINE
 from recsys.data.lookahead import Core
 from recsys.data.privacy import check_same_key, pseudonymise
 from recsys.data.quality_page import render_quality
-from recsys.data.split import TRAIN, SplitPlan, assign_split
+from recsys.data.split import TRAIN, SplitPlan, assign_split, count_targets
 from recsys.data.user_rows import THREADS, Removal, count_rows, divide, users_of
 from recsys.storage import filesystem, write_bytes
 
@@ -210,6 +210,7 @@ class _Loss:
     removals: list[Removal] = field(default_factory=list)
     found: set[str] = field(default_factory=set)
     train_events: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    train_targets: int = 0
     users: int = 0
     rows_read: int = 0
 
@@ -240,6 +241,8 @@ class _Forgetting:
         )
         if name.startswith(f"{EVENTS}/"):
             self._add_events(removed, loss)
+        if name.startswith("train/"):
+            loss.train_targets = count_targets(removed)
         return loss
 
     def _write(self, name: str, left: pa.Table, before: bytes) -> FileEntry | None:
@@ -299,6 +302,7 @@ def _sum_up(losses: list[_Loss], dataset: Artifact) -> _Loss:
         total.removals += loss.removals
         total.found |= loss.found
         total.train_events[: len(loss.train_events)] += loss.train_events
+        total.train_targets += loss.train_targets
         total.users += loss.users
         total.rows_read += loss.rows_read
     return total
@@ -309,7 +313,11 @@ def _sum_up(losses: list[_Loss], dataset: Artifact) -> _Loss:
 
 def _facts(facts: dict[str, Any], loss: _Loss) -> dict[str, Any]:
     rows = {part: rows - loss.rows_in(part) for part, rows in facts["rows"].items()}
-    return facts | {"num_users": facts["num_users"] - loss.users, "rows": rows}
+    left = {
+        "num_users": facts["num_users"] - loss.users,
+        "train_targets": facts["train_targets"] - loss.train_targets,
+    }
+    return facts | left | {"rows": rows}
 
 
 def _write_items(dataset: Artifact, loss: _Loss, writer: ArtifactWriter) -> None:

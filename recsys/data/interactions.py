@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import polars as pl
@@ -45,7 +45,7 @@ from recsys.data.quality import (
     with_indexes,
     with_rule,
 )
-from recsys.data.sources import Source
+from recsys.data.sources import Piece, Source, read_piece
 from recsys.data.split import (
     BY_TIME,
     TEST,
@@ -53,6 +53,7 @@ from recsys.data.split import (
     VALID,
     SplitPlan,
     assign_split,
+    count_targets,
     held_out_rows,
     plan_split,
     train_windows,
@@ -64,8 +65,8 @@ ROW_BYTES = 48
 """A cleaned event in the shuffle, with an id of about 12 letters."""
 PARTITION_BYTES = 64 << 20
 """A partition of the shuffle; its reducer needs about three times as much memory."""
-MAP_BYTES = 128 << 20
-"""Input of a map task of the shuffle; Ray's default of 1 GiB leaves a laptop's cores idle."""
+MIN_MAP_BYTES, MAX_MAP_BYTES = 32 << 20, 1 << 30
+"""Input of a map task of the shuffle; every map task makes a shard for every partition."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Written:
-    """What the workers wrote: files, counts over all blocks, and (N,) train events an item."""
+    """What the workers wrote: files, counts over all blocks, and (N,) train events an item.
+
+    `targets` are the events that training windows predict.
+    """
 
     files: list[FileEntry]
     rows: dict[str, int]
+    targets: int
     users: int
     kept: int
     dropped: dict[str, int]
@@ -108,17 +113,29 @@ class Written:
 
 
 def clean_source(source: Source, job: Job) -> ray.data.Dataset:
-    """The cleaned events of raw files; bad rows go to quarantine."""
-    read = ray.data.read_parquet(source.paths, filesystem=source.fs, include_paths=True)
-    return read.select_columns([*source.columns, "path"]).map_batches(
-        lambda block: clean_block(block, job), batch_size=None, batch_format="pyarrow"
+    """The cleaned events of raw files; bad rows go to quarantine.
+
+    Tasks read the pieces that the footers tell of. `ray.data.read_parquet` would read the footers
+    once more, in actors of its own, and add the path to each row.
+    """
+    fs, columns = source.fs, source.columns
+
+    def read_and_clean(batch: pa.Table) -> pa.Table:
+        pieces = [Piece(**row) for row in batch.to_pylist()]
+        blocks = [clean_block(read_piece(fs, p, columns), job, p.path) for p in pieces]
+        return pa.concat_tables(blocks)
+
+    pieces = [asdict(piece) for piece in source.pieces]
+    return ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
+        read_and_clean, batch_size=None, batch_format="pyarrow"
     )
 
 
-def clean_block(block: pa.Table, job: Job) -> pa.Table:
+def clean_block(block: pa.Table, job: Job, source_file: str | None = None) -> pa.Table:
     """Write bad rows to quarantine; the good ones become ids and numbers."""
-    names = [schema.SOURCE_FILE if name == "path" else name for name in block.column_names]
-    frame = normalise(block.rename_columns(names))
+    frame = normalise(block)
+    if source_file is not None:
+        frame = frame.with_columns(pl.lit(source_file).alias(schema.SOURCE_FILE))
     if job.user_key is not None:
         ids = pseudonymise(frame[schema.USER_ID].to_arrow(), job.user_key)
         frame = frame.with_columns(pl.Series(schema.USER_ID, ids))
@@ -151,19 +168,18 @@ def write_histories(events: ray.data.Dataset, job: Job, num_rows: int, num_items
     """Shuffle cleaned events by user and write the dataset's parts."""
     config = job.config
     partitions = config.num_partitions or max(2, -(-num_rows * ROW_BYTES // PARTITION_BYTES))
-    with _shuffle_settings(num_rows):
-        whole = events.repartition(partitions, keys=[schema.USER_ID]).map_batches(
-            lambda block: sort_block(block, job), batch_size=None, batch_format="pyarrow"
-        )
-        if _looks_ahead(config):
-            whole = whole.materialize()
-        core = find_core(whole, config, num_items)
-        plan = plan_split(config.split, measure_times(whole, config.split, core))
-        done = whole.map_batches(
-            lambda block: write_block(block, job, plan, core),
-            batch_size=None,
-            batch_format="pyarrow",
-        ).take_all()
+    whole = events.repartition(partitions, keys=[schema.USER_ID]).map_batches(
+        lambda block: sort_block(block, job), batch_size=None, batch_format="pyarrow"
+    )
+    if _looks_ahead(config):
+        whole = whole.materialize()
+    core = find_core(whole, config, num_items)
+    plan = plan_split(config.split, measure_times(whole, config.split, core))
+    done = whole.map_batches(
+        lambda block: write_block(block, job, plan, core),
+        batch_size=None,
+        batch_format="pyarrow",
+    ).take_all()
     return _sum_up(done, plan, num_items)
 
 
@@ -174,17 +190,28 @@ def _looks_ahead(config: PrepareConfig) -> bool:
 
 
 @contextmanager
-def _shuffle_settings(num_rows: int) -> Iterator[None]:
-    """Shuffle through files where the events do not fit the object store beside their shards."""
-    context = ray.data.DataContext.get_current()
-    before = (context.shuffle_input_batch_bytes, context.use_disk_based_hash_shuffle)
-    store = ray.cluster_resources().get("object_store_memory", 0)
-    context.shuffle_input_batch_bytes = MAP_BYTES
-    context.use_disk_based_hash_shuffle = 2 * num_rows * ROW_BYTES > store
+def shuffle_settings(num_rows: int) -> Iterator[None]:
+    """Ray Data's settings for a shuffle of this size; a dataset takes them when it is made.
+
+    A map task gets its share of the input, at most Ray's own 1 GiB, so that all cores work. Where
+    the events do not fit the object store beside their shards, the shuffle goes through files.
+    """
+    context, cluster = ray.data.DataContext.get_current(), ray.cluster_resources()
+    num_bytes = num_rows * ROW_BYTES
+    a_task = num_bytes // (2 * max(1, int(cluster.get("CPU", 1))))
+    wanted = {
+        "shuffle_input_batch_bytes": min(max(a_task, MIN_MAP_BYTES), MAX_MAP_BYTES),
+        "shuffle_compression": "lz4",
+        "use_disk_based_hash_shuffle": 2 * num_bytes > cluster.get("object_store_memory", 0),
+    }
+    before = {name: getattr(context, name) for name in wanted}
     try:
+        for name, value in wanted.items():
+            setattr(context, name, value)
         yield
     finally:
-        context.shuffle_input_batch_bytes, context.use_disk_based_hash_shuffle = before
+        for name, value in before.items():
+            setattr(context, name, value)
 
 
 def sort_block(block: pa.Table, job: Job) -> pa.Table:
@@ -247,6 +274,7 @@ def write_block(block: pa.Table, job: Job, plan: SplitPlan, core: Core | None) -
     summary = {
         "files": [entry.model_dump() for entry in entries],
         "rows": {name: len(tables[name]) for name in schema.SPLITS},
+        "targets": count_targets(tables["train"]),
         "users": len(user_starts(events)),
         "kept": len(events),
         "duplicates": int(copies.sum()) - len(block),
@@ -276,6 +304,7 @@ def _sum_up(done: list[dict], plan: SplitPlan, num_items: int) -> Written:
     return Written(
         files=[FileEntry(**entry) for summary in summaries for entry in summary["files"]],
         rows={part: sum(s["rows"][part] for s in summaries) for part in schema.SPLITS},
+        targets=total("targets"),
         users=total("users"),
         kept=total("kept"),
         dropped={"duplicates": total("duplicates"), "k_core": total("not_in_core")},

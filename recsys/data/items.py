@@ -4,14 +4,10 @@ An item keeps its index from one dataset to the next: known items stay where the
 appended in the order of their ids, and an item that is gone stays as a tombstone, `removed`.
 """
 
-# pyarrow.compute makes its functions when it is imported, where pyright cannot see them.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
@@ -21,7 +17,8 @@ from recsys.data.sources import Source, parquet_errors
 from recsys.data.tokenize import load_tokenizer, with_tokens
 from recsys.data.vocabulary import UNKNOWN, ItemVocabulary
 
-TOKENIZE_BATCH = 1024
+TOKENIZE_ITEMS = 4096
+"""Items that a task tokenises."""
 DERIVED = (schema.ITEM_INDEX, schema.TEXT, schema.TOKEN_IDS, schema.TRAIN_COUNT)
 """What prepare adds to an item, beside `removed`."""
 
@@ -65,21 +62,18 @@ def _indexed(items: pa.Table, removed: np.ndarray) -> pa.Table:
     )
 
 
-def tokenize_items(items: pa.Table, config: PrepareConfig, backbone: str) -> pa.Table:
-    """Items with `text` and `token_ids`, in index order; the work is spread over the cluster."""
-
-    def tokenize_block(block: pa.Table) -> pa.Table:
-        return with_tokens(
-            block, load_tokenizer(backbone), config.text_fields, config.max_item_tokens
+def start_tokenizing(
+    items: pa.Table, config: PrepareConfig, backbone: str
+) -> list[ray.ObjectRef[pa.Table]]:
+    """Tasks that give the items, part by part, `text` and `token_ids`."""
+    return [
+        _tokenize.remote(
+            items.slice(start, TOKENIZE_ITEMS), backbone, config.text_fields, config.max_item_tokens
         )
-
-    dataset = ray.data.from_arrow(items).map_batches(
-        tokenize_block, batch_size=TOKENIZE_BATCH, batch_format="pyarrow"
-    )
-    blocks = list(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
-    return pa.concat_tables(blocks).sort_by(schema.ITEM_INDEX).combine_chunks()
+        for start in range(0, len(items), TOKENIZE_ITEMS)
+    ]
 
 
-def num_removed(items: pa.Table) -> int:
-    """Tombstones in an item table."""
-    return pc.sum(items[schema.REMOVED]).as_py() or 0
+@ray.remote
+def _tokenize(items: pa.Table, backbone: str, fields: tuple[str, ...], max_tokens: int) -> pa.Table:
+    return with_tokens(items, load_tokenizer(backbone), fields, max_tokens)

@@ -18,9 +18,16 @@ from recsys.config import PrepareConfig
 from recsys.data.drift import compare_profiles
 from recsys.data.eval_rows import find_eval_rows, read_eval_rows
 from recsys.data.incremental import INPUTS, Inputs, check_continues, previous_events, read_inputs
-from recsys.data.interactions import QUARANTINE, Job, Written, clean_source, write_histories
+from recsys.data.interactions import (
+    QUARANTINE,
+    Job,
+    Written,
+    clean_source,
+    shuffle_settings,
+    write_histories,
+)
 from recsys.data.item_rules import check_items
-from recsys.data.items import number_items, read_items, tokenize_items
+from recsys.data.items import number_items, read_items, start_tokenizing
 from recsys.data.privacy import check_same_key, key_fingerprint
 from recsys.data.profile import ItemProfile, Profile, profile_items
 from recsys.data.quality import ADVICE, check_counts, check_shares, merge_summaries, summarise
@@ -86,13 +93,14 @@ def prepare(
         latest=int(time.time()) + CLOCK_SLACK_S,
         user_key=user_key,
     )
+    tokenising = start_tokenizing(catalogue, config, backbone)  # beside the interactions
     written = _write_interactions(interactions, before, job, inputs, len(catalogue))
     writer.add_entries(written.files)
     num_read = inputs.num_rows + interactions.num_rows
     counts = _count_interactions(num_read, written, config, writer)
     eval_counts, rows = _prepare_eval_rows(data, catalogue, config, written, user_key, writer)
 
-    tokenised = tokenize_items(catalogue, config, backbone)
+    tokenised = pa.concat_tables(ray.get(tokenising)).combine_chunks()
     tokenised = tokenised.append_column(schema.TRAIN_COUNT, pa.array(written.popularity))
     writer.add_table("items.parquet", tokenised)
     seen = Inputs(interactions.files, num_read, columns)
@@ -167,11 +175,13 @@ def _prepare_items(
 def _write_interactions(
     source: Source, before: Before | None, job: Job, inputs: Inputs, num_items: int
 ) -> Written:
-    parts = [clean_source(source, job)] if source.paths else []
-    if before is not None and before.incremental:
-        parts += previous_events(before.dataset, job)
-    events = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
-    return write_histories(events, job, inputs.num_rows + source.num_rows, num_items)
+    num_rows = inputs.num_rows + source.num_rows
+    with shuffle_settings(num_rows):
+        parts = [clean_source(source, job)] if source.paths else []
+        if before is not None and before.incremental:
+            parts += previous_events(before.dataset, job)
+        events = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
+        return write_histories(events, job, num_rows, num_items)
 
 
 def _count_interactions(
@@ -246,6 +256,7 @@ def _facts(
         "num_users": written.users,
         "num_items": len(items),
         "rows": rows,
+        "train_targets": written.targets,
         "split": split,
         "user_key": None if user_key is None else key_fingerprint(user_key),
     }

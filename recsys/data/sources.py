@@ -19,6 +19,9 @@ from recsys import schema
 from recsys.data.timestamps import unit_of
 from recsys.storage import filesystem, storage_errors
 
+PIECE_BYTES = 64 << 20
+"""What a task reads at once, uncompressed, where row groups are no larger; it needs a few times as
+much memory."""
 NUM_NAMED = 5
 """Files named where a report points at some."""
 
@@ -83,17 +86,27 @@ class RawFile:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Row groups `first` to `last` (not included) of one file: what one task reads."""
+
+    path: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
 class Source:
     """The files of one raw table that are to be read, all whole and of one schema.
 
     `files` are all files of the table; `paths` lie within `fs` and are those to be read, with
-    `num_rows` rows. `columns` are those of ours that are there. `time_units` names for each unit
-    that timestamps seem to be in a few files that have it.
+    `num_rows` rows in `pieces`. `columns` are those of ours that are there. `time_units` names for
+    each unit that timestamps seem to be in a few files that have it.
     """
 
     fs: pafs.FileSystem
     files: list[RawFile]
     paths: list[str]
+    pieces: list[Piece]
     columns: list[str]
     num_rows: int
     time_units: dict[str, list[str]]
@@ -131,7 +144,8 @@ def find_source(
     names = footers[0].schema.to_arrow_schema().names if footers else []
     present = [column for column in columns if column in names]
     units = _time_units([files[n] for n in fresh], footers)
-    return Source(fs, files, new_paths, present, num_rows, units)
+    pieces = _cut(new_paths, footers, present)
+    return Source(fs, files, new_paths, pieces, present, num_rows, units)
 
 
 def list_files(data: str, name: str) -> list[RawFile]:
@@ -160,6 +174,38 @@ def _list_files(data: str, name: str) -> tuple[pafs.FileSystem, list[RawFile], l
     found.sort(key=lambda info: info.path)
     files = [RawFile(i.path.removeprefix(f"{root}/"), i.size, i.mtime_ns) for i in found]
     return fs, files, [info.path for info in found]
+
+
+def _cut(paths: list[str], footers: list[pq.FileMetaData], columns: list[str]) -> list[Piece]:
+    """All row groups in pieces of about `PIECE_BYTES` of the columns that are read."""
+    pieces = []
+    for path, footer in zip(paths, footers, strict=True):
+        first, size = 0, 0
+        for number in range(footer.num_row_groups):
+            more = _num_bytes(footer.row_group(number), columns)
+            if size and size + more > PIECE_BYTES:
+                pieces.append(Piece(path, first, number))
+                first, size = number, 0
+            size += more
+        pieces.append(Piece(path, first, footer.num_row_groups))
+    return pieces
+
+
+def _num_bytes(group: pq.RowGroupMetaData, columns: list[str]) -> int:
+    chunks = (group.column(number) for number in range(group.num_columns))
+    return sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in columns)
+
+
+def read_piece(fs: pafs.FileSystem, piece: Piece, columns: list[str]) -> pa.Table:
+    """The rows of one piece.
+
+    Raises:
+        ValueError: the file is not whole Parquet.
+        StorageError: it cannot be reached.
+    """
+    with parquet_errors(piece.path), fs.open_input_file(piece.path) as file:
+        groups = list(range(piece.first, piece.last))
+        return pq.ParquetFile(file, pre_buffer=True).read_row_groups(groups, columns)
 
 
 def _is_data(name: str) -> bool:

@@ -126,6 +126,13 @@ def train_windows(
     return _rows(train, users, starts, ends)
 
 
+def count_targets(windows: pa.Table) -> int:
+    """Events that training windows predict: all but the first of each."""
+    lists = windows[schema.ITEM_INDEXES].combine_chunks()
+    offsets = lists.offsets.to_numpy()
+    return int(offsets[-1] - offsets[0]) - len(windows)
+
+
 def held_out_rows(
     sequences: Sequences, split: np.ndarray, part: int, plan: SplitPlan, max_history: int
 ) -> pa.Table:

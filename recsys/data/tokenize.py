@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from recsys import schema
 from recsys.pretrained import resolve_backbone
 
 
+@functools.cache
 def load_tokenizer(backbone: str | os.PathLike) -> PreTrainedTokenizerBase:
     """The tokenizer of a backbone."""
     return AutoTokenizer.from_pretrained(resolve_backbone(str(backbone)))

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 import torch
 
 from recsys import schema
 from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import IndexConfig, ModelConfig, PrepareConfig
-from recsys.data.items import tokenize_items
+from recsys.data.items import start_tokenizing
 from recsys.index.embed import embed_tokens
 from recsys.models.backbone import fit_whitening
 
@@ -70,9 +71,8 @@ def complete(
     items = dataset.read_table("items.parquet")
     told = items.select([n for n in (schema.ITEM_INDEX, *FIELDS) if n in items.column_names])
     prepared = PrepareConfig.model_validate(dataset.manifest.config["prepare"])
-    tokens = tokenize_items(
-        told, prepared.model_copy(update={"text_fields": FIELDS}), model.backbone
-    )
+    fields = prepared.model_copy(update={"text_fields": FIELDS})
+    tokens = pa.concat_tables(ray.get(start_tokenizing(told, fields, model.backbone)))
     table, plans = complete_items(items, embed_tokens(tokens, model, index), min_precision)
     writer = ArtifactWriter(output, "attributes")
     writer.add_table(ATTRIBUTES_FILE, table)

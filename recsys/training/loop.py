@@ -12,7 +12,7 @@ import ray.train.torch
 import torch
 import torch.distributed
 
-from recsys.artifact import open_artifact
+from recsys.artifact import Artifact, open_artifact
 from recsys.data.collate import collate_held_out
 from recsys.models.backbone import load_text_encoder
 from recsys.models.build import build_model
@@ -82,6 +82,7 @@ class Run:
     train_counts: torch.Tensor
     validation: tuple[list[History], list[int]]
     total_steps: int
+    targets_a_step: float
 
 
 def start_run(job: TrainJob) -> Run:
@@ -118,7 +119,14 @@ def start_run(job: TrainJob) -> Run:
         train_counts=train_counts,
         validation=read_validation(dataset, job.training.max_validation_rows, world_size),
         total_steps=total_steps,
+        targets_a_step=_targets_a_step(dataset, job.training.global_batch_size / world_size),
     )
+
+
+def _targets_a_step(dataset: Artifact, windows: float) -> float:
+    """Targets that a rank has in a step of so many windows, on average."""
+    facts = dataset.manifest.facts
+    return max(1.0, windows * facts["train_targets"] / max(1, facts["rows"]["train"]))
 
 
 def _build(job: TrainJob, train_counts: torch.Tensor) -> RecommenderModel:
@@ -137,7 +145,8 @@ def train_step(run: Run, batch: Batch, cursor: Cursor) -> float:
     candidates, batch = _candidates(run, batch, cursor.step)
     users_PD, items_CD, targets_P = _forward(run, batch, candidates)
     loss = _loss(run, users_PD, items_CD, targets_P, candidates, _weights(run, batch))
-    run.engine.backward(loss)
+    # The mean over this batch, weighed by its targets: one among few counts no more than others.
+    run.engine.backward(loss * (len(targets_P) / run.targets_a_step))
     run.engine.step()
     value = loss.item()
     if not np.isfinite(value):

@@ -140,23 +140,23 @@ def test_the_k_core_is_what_a_loop_finds(tmp_path: Path, tiny_backbone: str) -> 
     random = np.random.default_rng(3)
     names = [f"i{n}" for n in range(12)]
     rows = [
-        (f"u{random.integers(15)}", names[int(12 * random.random() ** 2)], n) for n in range(70)
+        (f"u{random.integers(15)}", names[int(12 * random.random() ** 2)], n) for n in range(140)
     ]
     data = _shop(tmp_path / "data", {"0": rows}, dict.fromkeys(names, "red hat"))
-    config = CONFIG.model_copy(update={"min_user_events": 4, "min_item_events": 5})
+    config = CONFIG.model_copy(update={"min_user_events": 6, "min_item_events": 8})
     dataset = prepare(config, tiny_backbone, data, str(tmp_path / "out"))
 
     left = list(rows)
     while True:
         users, items = Counter(u for u, _, _ in left), Counter(i for _, i, _ in left)
-        kept = [r for r in left if users[r[0]] >= 4 and items[r[1]] >= 5]
+        kept = [r for r in left if users[r[0]] >= 6 and items[r[1]] >= 8]
         if len(kept) == len(left):
             break
         left = kept
     counts = dataset.read_json("quality.json")["tables"]["interactions"]
-    assert 0 < len(left) < 70
+    assert 0 < len(left) < 140
     assert counts["kept"] == len(left)
-    assert counts["dropped"] == {"duplicates": 0, "k_core": 70 - len(left)}
+    assert counts["dropped"] == {"duplicates": 0, "k_core": 140 - len(left)}
     assert dataset.manifest.facts["num_users"] == len({user for user, _, _ in left})
     tests = _rows(dataset, "test")
     last = {u: i for u, i, _ in left}
