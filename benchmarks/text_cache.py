@@ -32,7 +32,7 @@ def main() -> None:
     """Run both and print the result as one JSON object."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = ModelConfig()
+    config = ModelConfig(item_features="text")
     tokens = _tokens(config)
     encoder = load_text_encoder(config).eval()
     shape = ModelShape(

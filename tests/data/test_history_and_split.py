@@ -164,6 +164,23 @@ def test_packed_keys_sort_as_tuples_do(rows):
         assert found == sorted(zip(*(key.tolist() for key in chosen), strict=True))
 
 
+def test_a_user_with_a_million_events_is_cut_into_windows_like_any_other():
+    size = 1_000_000
+    columns = {
+        "user_id": pa.array(["hot"] * size, pa.large_string()),
+        "item_index": np.zeros(size, np.int32),
+        "timestamp": np.arange(size)[::-1].copy(),
+        "event_index": np.zeros(size, np.int8),
+    }
+    sequences = to_sequences(sort_events(pa.table(columns)))
+    assert sequences.timestamps.tolist() == list(range(size))
+    windows = train_windows(sequences, assign_split(sequences, LEAVE), 50)
+    assert len(windows) == -(-(size - 3) // 50)
+    assert held_out_rows(sequences, assign_split(sequences, LEAVE), TEST, LEAVE, 50)[
+        "timestamps"
+    ].to_pylist() == [list(range(size - 51, size - 1))]
+
+
 def test_a_pause_ends_a_session():
     times = [0, 10, 10 + 61, 200]
     sequences = sequences_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -132,9 +134,32 @@ def test_the_digest_depends_on_the_rows_and_not_on_their_files(
     Path(f"{data}/interactions.parquet").unlink()
     Path(f"{data}/interactions").mkdir()
     for number, start in enumerate(range(150, -1, -50)):
-        pq.write_table(table.slice(start, 50), f"{data}/interactions/{number}.parquet")
+        path = f"{data}/interactions/{number}.parquet"
+        pq.write_table(table.slice(start, 50), path, row_group_size=7)
     second = prepare(SMALL, tiny_backbone, data, str(tmp_path / "two" / "dataset"))
     assert second.digest == first.digest
+
+
+ON_ONE_CPU = """
+import sys, ray
+from recsys.config import PrepareConfig
+from recsys.data.prepare import prepare
+ray.init("local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
+config = PrepareConfig(max_history=4, max_item_tokens=8, num_partitions=2)
+print(prepare(config, *sys.argv[1:]).digest)
+"""
+
+
+def test_the_digest_does_not_depend_on_the_number_of_workers(
+    tmp_path: Path, tiny_backbone: str
+) -> None:
+    rows = [(f"u{n % 17}", "abcd"[n % 4], n // 3) for n in range(200)]
+    here = _prepare(tmp_path, tiny_backbone, [*rows, (None, "a", 1)], SMALL)
+    places = [tiny_backbone, str(tmp_path / "data"), str(tmp_path / "other")]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_ONE_CPU, *places], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == here.digest
 
 
 def test_given_eval_rows_take_the_place_of_the_split(tmp_path: Path, tiny_backbone: str) -> None:
