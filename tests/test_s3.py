@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import pyarrow.fs as pafs
@@ -67,6 +71,27 @@ def test_prepare_to_evaluate_runs_on_s3_alone(
     _check_with_boto3(s3, "run/report")
     shards = s3.list_objects_v2(Bucket=BUCKET, Prefix="run/checkpoint-run/")["Contents"]
     assert sum("optim_states" in shard["Key"] for shard in shards) == 2
+
+
+def test_the_endpoint_of_the_config_reaches_every_worker(
+    s3: boto3.client, tiny_backbone: str, tmp_path: Path
+) -> None:
+    """There is no AWS_ENDPOINT_URL, so a driver or worker that missed it would find nothing."""
+    data = _upload_world()
+    (tmp_path / "small.toml").write_text("[prepare]\nmax_item_tokens = 16\n")
+    flags = ["--config", str(tmp_path / "small.toml"), "--model.backbone", tiny_backbone]
+    places = ["--data", data, "--output", f"s3://{BUCKET}/by-config"]
+    endpoint = ["--storage.endpoint", f"http://127.0.0.1:{S3_PORT}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ray_jobs.prepare", *flags, *places, *endpoint],
+        cwd=Path(__file__).parents[1],
+        env={k: v for k, v in os.environ.items() if k not in ("AWS_ENDPOINT_URL", "RAY_AUTH_MODE")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == f"s3://{BUCKET}/by-config/dataset"
+    open_artifact(f"s3://{BUCKET}/by-config/dataset", "dataset")
 
 
 def _check_with_boto3(s3: boto3.client, prefix: str) -> None:

@@ -1,8 +1,8 @@
 """Interactions at scale: read, clean, one shuffle by user, sort, split, write.
 
-    read_parquet -> clean_block -> repartition(user_id) -> sort_block -> write_block
-                        |                                      |             |
-                   quarantine/                            quarantine/   events/ train/ valid/ test/
+    read_piece -> clean_block -> repartition(user_id) -> sort_block -> write_block
+                      |                                      |             |
+                 quarantine/                            quarantine/   events/ train/ valid/ test/
 
 Between the last two may come a look ahead over all blocks: the k-core, the cuts of a time split.
 Workers write their own files, named by their content; the driver sees file entries, counts, and
