@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
@@ -216,6 +216,19 @@ def test_a_body_that_breaks_off_is_read_again_or_named(s3, place):
         read_bytes(f"{place}/a")
 
 
+def _told_by(read: Callable[[], object]) -> str:
+    """What a read is refused with; once in a while memory still holds what the answer left out."""
+    for _ in range(10):
+        junk = [b"\xee" * len(BODY) for _ in range(64)]
+        junk += [pa.allocate_buffer(len(BODY)) for _ in junk]
+        del junk
+        try:
+            read()
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
 def test_a_short_body_that_looks_whole_is_never_taken_for_the_file(s3, place, tmp_path):
     """pyarrow fills the missing part with what its memory held before."""
     make_artifact(place)
@@ -227,8 +240,7 @@ def test_a_short_body_that_looks_whole_is_never_taken_for_the_file(s3, place, tm
         lambda: unchecked.read_table("train/2.bin"),
         lambda: unchecked.download("train", tmp_path),
     ):
-        with pytest.raises(ValueError, match=r"file 'train/2\.bin' was altered"):
-            read()
+        assert "file 'train/2.bin' was altered" in _told_by(read)
     assert unchecked.read_bytes("train/1.bin") == BODY + b"\x01"
 
 
