@@ -75,7 +75,7 @@ class PrepareConfig(Section):
     max_text_chars: PositiveInt = 10_000
     """Longest title, description, category or brand, in characters; the rest is cut off."""
     detect_language: bool = False
-    """Tell each item's language by its script, as a column `language`."""
+    """Tell each item's language, as a column `language`; needs the extra `language`."""
     events: Names = ("interaction", "view", "click", "cart", "purchase", "rating")
     """Allowed event names; a missing event counts as the first."""
     timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
