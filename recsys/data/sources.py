@@ -19,9 +19,9 @@ from recsys import schema
 from recsys.data.timestamps import unit_of
 from recsys.storage import filesystem, storage_errors
 
-PIECE_BYTES = 64 << 20
-"""What a task reads at once, uncompressed, where row groups are no larger; it needs a few times as
-much memory."""
+PIECE_BYTES, PIECE_ROWS = 64 << 20, 1_000_000
+"""What a task reads at once, where row groups are no larger: uncompressed bytes, and rows, since a
+column of few distinct values takes many times its bytes in memory."""
 NUM_NAMED = 5
 """Files named where a report points at some."""
 
@@ -180,12 +180,13 @@ def _cut(paths: list[str], footers: list[pq.FileMetaData], columns: list[str]) -
     """All row groups in pieces of about `PIECE_BYTES` of the columns that are read."""
     pieces = []
     for path, footer in zip(paths, footers, strict=True):
-        first, size = 0, 0
+        first, size = 0, 0.0
         for number in range(footer.num_row_groups):
-            more = _num_bytes(footer.row_group(number), columns)
-            if size and size + more > PIECE_BYTES:
+            group = footer.row_group(number)
+            more = max(_num_bytes(group, columns) / PIECE_BYTES, group.num_rows / PIECE_ROWS)
+            if size and size + more > 1:
                 pieces.append(Piece(path, first, number))
-                first, size = number, 0
+                first, size = number, 0.0
             size += more
         pieces.append(Piece(path, first, footer.num_row_groups))
     return pieces

@@ -10,7 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data.sources import INTERACTION_COLUMNS, ITEM_COLUMNS, Source, find_source
+from recsys.data import sources
+from recsys.data.sources import (
+    INTERACTION_COLUMNS,
+    ITEM_COLUMNS,
+    Source,
+    find_source,
+    read_piece,
+)
 
 INTERACTIONS = {"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [10, 20]}
 ITEMS = {"item_id": ["a", "b"], "title": ["red hat", "blue hat"]}
@@ -279,3 +286,16 @@ def test_writers_scratch_is_no_data(tmp_path):
     write(tmp_path / "interactions/.b.parquet", INTERACTIONS)
     write(tmp_path / "interactions/_temporary.parquet", INTERACTIONS)
     assert interactions(tmp_path).num_rows == 2
+
+
+@pytest.mark.parametrize(("rows", "pieces"), [(10**6, 2), (10, 16), (1, 30), (15, 10)])
+def test_pieces_cover_every_row_once(tmp_path, monkeypatch, rows, pieces):
+    monkeypatch.setattr(sources, "PIECE_ROWS", rows)
+    for name in ("a", "b"):
+        path = tmp_path / f"items/{name}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(WHOLE.slice(0, 73), path, row_group_size=5)
+    source = items(tmp_path)
+    assert len(source.pieces) == pieces
+    read = [read_piece(source.fs, piece, ["item_id"]) for piece in source.pieces]
+    assert pa.concat_tables(read)["item_id"].to_pylist() == WHOLE["item_id"].to_pylist()[:73] * 2
