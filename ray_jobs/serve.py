@@ -13,6 +13,8 @@ import tyro
 import yaml
 
 from recsys.artifact import open_artifact
+from recsys.config import StorageConfig
+from recsys.storage import configure_storage
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,12 @@ def write_config(arguments: Arguments) -> str:
     """A copy of the serve config with these arguments, absolute paths in place of relative ones."""
     config = yaml.safe_load(arguments.serve_config.read_text())
     config["http_options"]["port"] = arguments.port
+    args = config["applications"][0]["args"]
+    configure_storage(StorageConfig.model_validate(args.get("storage", {})))
     places = {"checkpoint": arguments.checkpoint, "index": arguments.index}
     for name, place in places.items():
         open_artifact(place, name)
-        config["applications"][0]["args"][name] = _absolute(place)
+        args[name] = _absolute(place)
     path = Path(tempfile.mkdtemp(prefix="recsys-serve-")) / "serve.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return str(path)

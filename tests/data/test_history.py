@@ -71,6 +71,13 @@ def test_copies_add_up_when_sorted_events_are_sorted_again_with_new_ones():
     assert copies == {"u": 3, "v": 2}
 
 
+def test_equal_events_of_users_with_one_hash_are_no_duplicates(monkeypatch):
+    monkeypatch.setattr(history, "_hashes", lambda ids: np.zeros(len(ids), dtype=np.uint64))
+    events = events_of([event("u", 1, 5), event("v", 1, 5), event("u", 1, 5)])
+    copies = dict(zip(events["user_id"].to_pylist(), events["copies"].to_pylist(), strict=True))
+    assert copies == {"u": 2, "v": 1}
+
+
 def test_users_with_one_hash_are_still_two(monkeypatch):
     rows = [event(user, n, n) for n, user in enumerate("uvuvwuw")]
     monkeypatch.setattr(history, "_hashes", lambda ids: np.zeros(len(ids), dtype=np.uint64))
