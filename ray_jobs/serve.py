@@ -37,8 +37,7 @@ def write_config(arguments: Arguments) -> str:
     config["http_options"]["port"] = arguments.port
     args = config["applications"][0]["args"]
     configure_storage(StorageConfig.model_validate(args.get("storage", {})))
-    places = {"checkpoint": arguments.checkpoint, "index": arguments.index}
-    for name, place in places.items():
+    for name, place in (("checkpoint", arguments.checkpoint), ("index", arguments.index)):
         open_artifact(place, name)
         args[name] = _absolute(place)
     path = Path(tempfile.mkdtemp(prefix="recsys-serve-")) / "serve.yaml"
