@@ -1,0 +1,34 @@
+"""Every knob, declared once: type, bounds, default and meaning.
+
+Configs are frozen and refuse unknown keys. People write them as TOML, every artifact keeps the
+resolved one as JSON. A stage is handed its own section, never the whole tree.
+"""
+
+from recsys.config.data import PrepareConfig, SplitConfig
+from recsys.config.evaluation import EvaluationConfig
+from recsys.config.index import CompletionConfig, IndexConfig
+from recsys.config.job import JobConfig, describe, load_config
+from recsys.config.model import ModelConfig
+from recsys.config.section import Section
+from recsys.config.serving import ServeArgs
+from recsys.config.storage import StorageConfig
+from recsys.config.training import AugmentConfig, TrainingConfig
+from recsys.config.world import WorldConfig
+
+__all__ = [
+    "AugmentConfig",
+    "CompletionConfig",
+    "EvaluationConfig",
+    "IndexConfig",
+    "JobConfig",
+    "ModelConfig",
+    "PrepareConfig",
+    "Section",
+    "ServeArgs",
+    "SplitConfig",
+    "StorageConfig",
+    "TrainingConfig",
+    "WorldConfig",
+    "describe",
+    "load_config",
+]

@@ -1,0 +1,104 @@
+"""Dataset to checkpoint."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from recsys.config.section import Section, Share
+
+
+class AugmentConfig(Section):
+    """Sparse training histories altered at random; a window is altered in one way at most.
+
+    After CL4SRec (Xie et al. 2022, arXiv 2010.14395) and CoSeRec (Liu et al. 2021,
+    arXiv 2108.06479). The newest event of a window stays, and so do at least two events.
+    """
+
+    crop: Share = 0.0
+    """Share of the windows that lose their oldest events."""
+    mask: Share = 0.0
+    """Share of the windows that lose events anywhere."""
+    reorder: Share = 0.0
+    """Share of the windows in which a span of events is shuffled."""
+    substitute: Share = 0.0
+    """Share of the windows in which items give way to items of similar text."""
+    max_length: Annotated[int, Field(ge=2)] = 5
+    """Only windows of at most so many events are altered."""
+
+    @model_validator(mode="after")
+    def _one_way_at_most(self) -> Self:
+        if sum(self.shares) > 1 + 1e-9:
+            raise ValueError(
+                f"crop {self.crop}, mask {self.mask}, reorder {self.reorder} and substitute "
+                f"{self.substitute} are shares of one whole: their sum must be 1 or less"
+            )
+        return self
+
+    @property
+    def shares(self) -> tuple[float, float, float, float]:
+        """Shares of crop, mask, reorder and substitute."""
+        return self.crop, self.mask, self.reorder, self.substitute
+
+
+class TrainingConfig(Section):
+    """Dataset to checkpoint."""
+
+    num_workers: PositiveInt = 2
+    """Ray Train workers: one a GPU, or one a CPU core."""
+    use_gpu: bool = False
+    """Give each worker a GPU."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 2
+    """DeepSpeed ZeRO stage."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Number format of weights and activations; the optimizer keeps fp32 master weights."""
+    epochs: PositiveInt = 15
+    """Passes over the training windows."""
+    global_batch_size: PositiveInt = 128
+    """Windows a step, over all workers."""
+    learning_rate: PositiveFloat = 2e-3
+    """Peak learning rate of everything but the backbone."""
+    backbone_learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate of a tuned backbone."""
+    weight_decay: NonNegativeFloat = 0.01
+    """AdamW weight decay; norms, biases and embeddings have none."""
+    warmup_share: Share = 0.05
+    """Share of the steps over which the learning rate rises; then it falls as a cosine."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    num_negatives: NonNegativeInt = 0
+    """Uniform negatives a step beside the batch's own targets; 0 is the whole catalogue."""
+    shuffle_windows: PositiveInt = 1_000_000
+    """Windows held in memory and shuffled together."""
+    length_buckets: bool = False
+    """Make batches of windows of similar length, so that little of a batch is padding. An epoch
+    takes half the time on histories of mixed length, and is worth a little less."""
+    event_weights: Annotated[dict[str, NonNegativeFloat], Field(strict=False)] = {}
+    """Weight in the loss of a target of each event, such as purchase = 5.0; others weigh 1."""
+    augment: AugmentConfig = AugmentConfig()
+    """Sparse histories altered at random."""
+    checkpoint_every: NonNegativeInt = 0
+    """Steps between checkpoints for resume, beside the one at each epoch's end; 0 is none."""
+    max_validation_rows: PositiveInt = 5_000
+    """Validation rows scored at each epoch's end."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Worker failures survived by restarting from the last checkpoint; -1 is any number."""
+    seed: NonNegativeInt = 0
+    """Seed of weights, order and negatives."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.global_batch_size % self.num_workers:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of num_workers "
+                f"{self.num_workers}: change one of them"
+            )
+        return self
