@@ -210,11 +210,14 @@ def _count_rows(output: Path) -> dict[str, int]:
 
 
 class PeakMemory(threading.Thread):
-    """Largest memory of this process and its children, in MiB: proportional, shared once."""
+    """Largest memory of this process and its children, in MiB.
+
+    `mib` counts shared pages once, the object store's among them; `own_mib` leaves them out.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.mib = 0
+        self.mib = self.own_mib = 0
         self.ended = threading.Event()
 
     def run(self) -> None:
@@ -223,16 +226,20 @@ class PeakMemory(threading.Thread):
 
         while not self.ended.wait(0.25):
             processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-            self.mib = max(self.mib, sum(_pss(p) for p in processes) >> 20)
+            found = [_memory(process) for process in processes]
+            self.mib = max(self.mib, sum(shared for shared, _ in found) >> 20)
+            self.own_mib = max(self.own_mib, sum(own for _, own in found) >> 20)
 
 
-def _pss(process) -> int:
+def _memory(process) -> tuple[int, int]:
+    """Proportional and own bytes; 0 of a process that has ended."""
     import psutil
 
     try:
-        return process.memory_full_info().pss
+        memory = process.memory_full_info()
     except psutil.Error:
-        return 0
+        return 0, 0
+    return memory.pss, memory.uss
 
 
 def main(name: str, data: Path, output: Path) -> None:
@@ -241,7 +248,12 @@ def main(name: str, data: Path, output: Path) -> None:
     memory.start()
     seconds = JOBS[name](data, output)
     memory.ended.set()
-    result = {"seconds": round(seconds, 3), "peak_mib": memory.mib, "rows": _count_rows(output)}
+    result = {
+        "seconds": round(seconds, 3),
+        "peak_mib": memory.mib,
+        "own_peak_mib": memory.own_mib,
+        "rows": _count_rows(output),
+    }
     shutil.rmtree(output)
     print(json.dumps(result), flush=True)
 

@@ -42,6 +42,8 @@ class Command:
     """Dataset of the run before: its items keep their indexes (prepare and pipeline)."""
     incremental: bool = False
     """Take over the events of `previous` and read only files that are new since."""
+    checkpoint: str = ""
+    """Checkpoint that comes from another dataset (only transfer reads it)."""
     user_key_file: Path | None = None
     """File with the key that makes pseudonyms of user ids; else RECSYS_USER_KEY, else no key."""
     job: Annotated[JobConfig, tyro.conf.arg(name="")] = field(default_factory=JobConfig)

@@ -13,7 +13,7 @@ from ray_jobs.user_key import read_user_key
 from recsys.artifact import Artifact, open_artifact
 from recsys.data.forget import forget_users, known_names, write_receipt
 from recsys.data.user_rows import forget_in_folder
-from recsys.storage import filesystem
+from recsys.storage import steady_filesystem
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def forget(arguments: Arguments) -> Artifact:
         receipt = receipt.model_copy(update={"feedback": removed})
     print(write_receipt(receipt))
     if arguments.delete_old:
-        fs, root = filesystem(dataset.uri)
+        fs, root = steady_filesystem(dataset.uri)
         fs.delete_dir(root)
     return made
 

@@ -11,13 +11,19 @@ from collections.abc import Callable
 from ray_jobs.command import Command
 from ray_jobs.user_key import read_user_key
 from recsys.artifact import Artifact, find_manifest, open_artifact
-from recsys.config import ModelConfig
+from recsys.config import IndexConfig, ModelConfig, TrainingConfig
 from recsys.data.prepare import Before, input_fingerprints
 from recsys.data.prepare import prepare as prepare_dataset
-from recsys.eval.baselines import id_only_config
+from recsys.eval.baselines import SEQUENCE_NAMES, sequence_config
 from recsys.eval.evaluate import evaluate as evaluate_index
+from recsys.eval.explain import explain as explain_index
+from recsys.eval.transfer import transfer_checkpoint
 from recsys.index.build import build_index
 from recsys.index.complete import complete as complete_attributes
+from recsys.training.distill import distill as distill_checkpoint
+from recsys.training.distill import distilled_settings
+from recsys.training.pretrain import pretrain as pretrain_backbone
+from recsys.training.pretrain import pretrain_settings
 from recsys.training.trainer import train as train_model
 
 log = logging.getLogger(__name__)
@@ -61,17 +67,11 @@ def _before(command: Command) -> Before | None:
 
 def train(command: Command) -> Artifact:
     """Dataset -> checkpoint."""
-    return _train(command, command.job.model, "checkpoint")
+    return _train(command, command.job.model, command.job.training, "checkpoint")
 
 
-def train_id_only(command: Command) -> Artifact:
-    """Dataset -> checkpoint of the ID-only baseline."""
-    return _train(command, id_only_config(command.job.model), "id_only")
-
-
-def _train(command: Command, model: ModelConfig, place: str) -> Artifact:
+def _train(command: Command, model: ModelConfig, training: TrainingConfig, place: str) -> Artifact:
     dataset = open_artifact(command.place("dataset"), "dataset")
-    training = command.job.training
     config = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json")}
     return _keep_or_make(
         command.place(place),
@@ -86,12 +86,18 @@ def index(command: Command) -> Artifact:
     """Checkpoint and dataset -> index."""
     dataset = open_artifact(command.place("dataset"), "dataset")
     checkpoint = open_artifact(command.place("checkpoint"), "checkpoint")
+    return _index(command, "index", command.job.index, dataset, checkpoint)
+
+
+def _index(
+    command: Command, place: str, config: IndexConfig, dataset: Artifact, checkpoint: Artifact
+) -> Artifact:
     return _keep_or_make(
-        command.place("index"),
+        command.place(place),
         "index",
-        {"index": command.job.index.model_dump(mode="json")},
+        {"index": config.model_dump(mode="json")},
         {"dataset": dataset.digest, "checkpoint": checkpoint.digest},
-        lambda output: build_index(command.job.index, dataset, checkpoint, output),
+        lambda output: build_index(config, dataset, checkpoint, output),
     )
 
 
@@ -111,20 +117,35 @@ def complete(command: Command) -> Artifact:
 
 
 def evaluate(command: Command) -> Artifact:
-    """Index, checkpoint and dataset -> report, with the ID-only baseline where the config asks."""
-    parents = {
-        "dataset": open_artifact(command.place("dataset"), "dataset"),
-        "checkpoint": open_artifact(command.place("checkpoint"), "checkpoint"),
-        "index": open_artifact(command.place("index"), "index"),
+    """Index, checkpoint and dataset -> report; sequence baselines are trained for it."""
+    dataset = open_artifact(command.place("dataset"), "dataset")
+    checkpoint = open_artifact(command.place("checkpoint"), "checkpoint")
+    index = open_artifact(command.place("index"), "index")
+    job = command.job
+    sequences = {
+        name: _train(command, *sequence_config(name, job.model, job.training), name)
+        for name in job.evaluation.baselines
+        if name in SEQUENCE_NAMES
     }
-    if command.job.evaluation.id_baseline:
-        parents["id_only"] = train_id_only(command)
+    return _evaluate(command, "report", dataset, checkpoint, index, sequences)
+
+
+def _evaluate(
+    command: Command,
+    place: str,
+    dataset: Artifact,
+    checkpoint: Artifact,
+    index: Artifact,
+    sequences: dict[str, Artifact],
+) -> Artifact:
+    config = command.job.evaluation
+    parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index, **sequences}
     return _keep_or_make(
-        command.place("report"),
+        command.place(place),
         "report",
-        {"evaluation": command.job.evaluation.model_dump(mode="json")},
+        {"evaluation": config.model_dump(mode="json")},
         {name: artifact.digest for name, artifact in parents.items()},
-        lambda output: evaluate_index(command.job.evaluation, output=output, **parents),
+        lambda output: evaluate_index(config, dataset, checkpoint, index, output, sequences),
     )
 
 
@@ -144,3 +165,70 @@ def _keep_or_make(
         return open_artifact(place, kind)
     log.info("%s: making it", place)
     return make(place)
+
+
+def explain(command: Command) -> Artifact:
+    """Index, checkpoint and dataset -> explanations."""
+    parents = {
+        kind: open_artifact(command.place(kind), kind)
+        for kind in ("dataset", "checkpoint", "index")
+    }
+    return _keep_or_make(
+        command.place("explanations"),
+        "explanations",
+        {"evaluation": command.job.evaluation.model_dump(mode="json")},
+        {name: artifact.digest for name, artifact in parents.items()},
+        lambda output: explain_index(command.job.evaluation, output=output, **parents),
+    )
+
+
+def transfer(command: Command) -> Artifact:
+    """A checkpoint of another dataset -> checkpoint, index and report of this one.
+
+    Raises:
+        ValueError: no `--checkpoint` was given.
+    """
+    if not command.checkpoint:
+        raise ValueError("--checkpoint is missing: one that was made from another dataset")
+    dataset = open_artifact(command.place("dataset"), "dataset")
+    foreign = open_artifact(command.checkpoint, "checkpoint")
+    checkpoint = _keep_or_make(
+        command.place("transfer/checkpoint"),
+        "checkpoint",
+        foreign.manifest.config,
+        {"dataset": dataset.digest, "start_from": foreign.digest},
+        lambda output: transfer_checkpoint(foreign, dataset, output),
+    )
+    # Transitions would be learned from this dataset's users, who are to be strangers.
+    config = command.job.index.model_copy(update={"transitions": 0})
+    index = _index(command, "transfer/index", config, dataset, checkpoint)
+    return _evaluate(command, "transfer/report", dataset, checkpoint, index, {})
+
+
+def pretrain(command: Command) -> Artifact:
+    """Dataset -> backbone."""
+    dataset = open_artifact(command.place("dataset"), "dataset")
+    model, config = command.job.model, command.job.pretraining
+    return _keep_or_make(
+        command.place("backbone"),
+        "backbone",
+        pretrain_settings(model, config),
+        {"dataset": dataset.digest},
+        lambda output: pretrain_backbone(model, config, dataset, output),
+    )
+
+
+def distill(command: Command) -> Artifact:
+    """Dataset and checkpoint -> checkpoint, index and report of a smaller language model."""
+    dataset = open_artifact(command.place("dataset"), "dataset")
+    teacher = open_artifact(command.place("checkpoint"), "checkpoint")
+    config = command.job.distillation
+    student = _keep_or_make(
+        command.place("student/checkpoint"),
+        "checkpoint",
+        distilled_settings(config, teacher),
+        {"dataset": dataset.digest, "teacher": teacher.digest},
+        lambda output: distill_checkpoint(config, dataset, teacher, output),
+    )
+    index = _index(command, "student/index", command.job.index, dataset, student)
+    return _evaluate(command, "student/report", dataset, student, index, {})

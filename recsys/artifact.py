@@ -22,9 +22,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recsys.storage import (
     download,
     filesystem,
+    has_file,
     list_files,
-    open_stream,
     read_bytes,
+    read_stream,
+    steady_filesystem,
     storage_errors,
     upload,
     write_bytes,
@@ -33,7 +35,16 @@ from recsys.storage import (
 MANIFEST = "manifest.json"
 INCOMPLETE = "INCOMPLETE"
 SCHEMA_VERSION = 1
-KINDS = ("dataset", "checkpoint", "index", "report", "attributes")
+KINDS = (
+    "dataset",
+    "checkpoint",
+    "index",
+    "report",
+    "attributes",
+    "comparison",
+    "backbone",
+    "explanations",
+)
 NOT_IN_DIGEST = ("quarantine/", "quality.", "inputs.json")
 """Payload that tells about an artifact and is no part of what it is: bad rows lie in files as their
 blocks came, and reports name the files that were read."""
@@ -165,8 +176,10 @@ class Artifact:
                 self._compare(entry, entry.size, sha256)
 
     def _sha256(self, entry: FileEntry) -> str:
-        with open_stream(f"{self.uri}/{entry.path}") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return read_stream(
+            f"{self.uri}/{entry.path}",
+            lambda stream: hashlib.file_digest(stream, "sha256").hexdigest(),
+        )
 
 
 def open_artifact(uri: str | Path, kind: str, check: bool = True) -> Artifact:
@@ -194,10 +207,7 @@ def find_manifest(uri: str | Path) -> Manifest | None:
 
 
 def _has_manifest(uri: str) -> bool:
-    place = f"{uri.rstrip('/')}/{MANIFEST}"
-    fs, path = filesystem(place)
-    with storage_errors(place):
-        return fs.get_file_info(path).type == pafs.FileType.File
+    return has_file(f"{uri.rstrip('/')}/{MANIFEST}")
 
 
 def _read_manifest(uri: str) -> Manifest:
@@ -231,7 +241,7 @@ class ArtifactWriter:
         """
         assert kind in KINDS, kind
         self.uri, self.kind = str(uri).rstrip("/"), kind
-        self._fs, self._root = filesystem(self.uri)
+        self._fs, self._root = steady_filesystem(self.uri)
         self._entries: dict[str, FileEntry] = {}
         with storage_errors(self.uri):
             self._clear()
@@ -297,6 +307,10 @@ class ArtifactWriter:
             self.add_entries([FileEntry(path=name, size=len(content), sha256=digest)])
         return names
 
+    def names(self, prefix: str = "") -> list[str]:
+        """Paths of the payload files added so far that begin with `prefix`, sorted."""
+        return sorted(name for name in self._entries if name.startswith(prefix))
+
     def read_bytes(self, name: str) -> bytes:
         """The content of one file written so far."""
         with self._fs.open_input_file(f"{self._root}/{name}") as stream:
@@ -304,7 +318,7 @@ class ArtifactWriter:
 
     def drop(self, prefix: str) -> None:
         """Delete the payload files added so far whose path begins with `prefix`."""
-        for name in [name for name in self._entries if name.startswith(prefix)]:
+        for name in self.names(prefix):
             self._delete(name)
             del self._entries[name]
 

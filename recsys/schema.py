@@ -26,6 +26,8 @@ ITEM_INDEXES = "item_indexes"
 TIMESTAMPS = "timestamps"
 EVENTS = "events"
 TARGETS = "targets"
+VALUES = "values"
+TARGET_VALUES = "target_values"
 TEXT = "text"
 TOKEN_IDS = "token_ids"
 TRAIN_COUNT = "train_count"
@@ -46,12 +48,14 @@ class History:
     """One user's events, oldest first.
 
     `timestamps` are Unix seconds, `UNKNOWN_TIME` where unknown; `events` are positions in the
-    dataset's list of event names. The three arrays have one length, which may be 0.
+    dataset's list of event names; `values` are float32 ratings or amounts, NaN where unknown, or
+    None where nobody asked for them. The arrays have one length, which may be 0.
     """
 
     item_indexes: np.ndarray
     timestamps: np.ndarray
     events: np.ndarray
+    values: np.ndarray | None = None
 
     @classmethod
     def of_items(cls, item_indexes: list[int] | np.ndarray) -> History:
@@ -64,7 +68,14 @@ class History:
 
     def last(self, count: int) -> History:
         """The newest `count` events."""
-        return History(self.item_indexes[-count:], self.timestamps[-count:], self.events[-count:])
+        return self.take(slice(-count, None))
+
+    def take(self, places: np.ndarray | slice) -> History:
+        """The events at these places."""
+        values = None if self.values is None else self.values[places]
+        return History(
+            self.item_indexes[places], self.timestamps[places], self.events[places], values
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,8 @@ class Batch:
     and `lengths` is (B,). `targets[b, t]` is the item to predict after position t, or
     `NO_TARGET`. A causal encoder never looks to the right, so padding changes no real position.
     `weights` (B, H) float32 are the targets' weights in the loss; None where each weighs 1.
+    `values` and `target_values` (B, H) float32 are the values of the events and of the targets, NaN
+    where unknown; None where the histories have none.
     """
 
     item_indexes: torch.Tensor
@@ -83,6 +96,8 @@ class Batch:
     lengths: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor | None = None
+    values: torch.Tensor | None = None
+    target_values: torch.Tensor | None = None
 
 
 NO_TARGET = -100
@@ -109,3 +124,18 @@ class Answer:
     items: list[Recommendation]
     source: str
     unknown_items: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one item was answered, told from data alone.
+
+    `events` are the events of the history that raised the item's score most, the first most: item
+    id, title, and by how much the score falls without the event. `shared` are the attributes, name
+    and value, that the item has in common with any of them. `sentence` says so in words.
+    """
+
+    item: Recommendation
+    events: list[tuple[str, str | None, float]]
+    shared: list[tuple[str, str]]
+    sentence: str

@@ -97,7 +97,9 @@ def test_the_endpoint_of_the_config_reaches_every_worker(
 def _check_with_boto3(s3: boto3.client, prefix: str) -> None:
     """The manifest holds the truth about what another S3 client reads."""
     manifest = json.loads(_read(s3, f"{prefix}/manifest.json"))
-    assert {entry["path"] for entry in manifest["files"]} == {"report.html", "report.json"}
+    assert {entry["path"] for entry in manifest["files"]} == {
+        *("report.html", "report.json", "rows.parquet")
+    }
     for entry in manifest["files"]:
         content = _read(s3, f"{prefix}/{entry['path']}")
         assert hashlib.sha256(content).hexdigest() == entry["sha256"]

@@ -5,10 +5,12 @@ resolved one as JSON. A stage is handed its own section, never the whole tree.
 """
 
 from recsys.config.data import PrepareConfig, SplitConfig
+from recsys.config.distillation import DistillationConfig
 from recsys.config.evaluation import EvaluationConfig
 from recsys.config.index import CompletionConfig, IndexConfig
 from recsys.config.job import JobConfig, describe, load_config
 from recsys.config.model import ModelConfig
+from recsys.config.pretraining import PretrainingConfig
 from recsys.config.section import Section
 from recsys.config.serving import ServeArgs
 from recsys.config.storage import StorageConfig
@@ -18,11 +20,13 @@ from recsys.config.world import WorldConfig
 __all__ = [
     "AugmentConfig",
     "CompletionConfig",
+    "DistillationConfig",
     "EvaluationConfig",
     "IndexConfig",
     "JobConfig",
     "ModelConfig",
     "PrepareConfig",
+    "PretrainingConfig",
     "Section",
     "ServeArgs",
     "SplitConfig",

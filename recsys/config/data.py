@@ -50,8 +50,12 @@ class PrepareConfig(Section):
     """Longest title, description, category or brand, in characters; the rest is cut off."""
     detect_language: bool = False
     """Tell each item's language, as a column `language`; needs the extra `language`."""
+    user_columns: Names = ()
+    """Columns of the table `users` to keep, for segments of a report; no model sees them."""
     events: Names = ("interaction", "view", "click", "cart", "purchase", "rating")
     """Allowed event names; a missing event counts as the first."""
+    keep_values: bool = False
+    """Keep the interactions' `value`, a rating or an amount, in histories and targets."""
     timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
     """Unit of integer timestamps; `auto` tells each row's unit by its size and reports mixtures."""
     max_events_per_day: PositiveInt | None = None

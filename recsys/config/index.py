@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
 
 from recsys.config.section import Section, Share
 
@@ -16,6 +18,12 @@ class IndexConfig(Section):
     """Give each actor a GPU."""
     batch_size: PositiveInt = 256
     """Items a call of the encoder."""
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    """Number format of the stored vectors: `bf16` takes half the memory, `int8` a quarter."""
+    transitions: NonNegativeInt = 50
+    """Items remembered as what users take after an item; 0 ranks by vectors alone."""
+    max_validation_rows: PositiveInt = 5_000
+    """Validation rows that choose how much the remembered transitions count."""
 
 
 class CompletionConfig(Section):

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from recsys.config.data import PrepareConfig
+from recsys.config.distillation import DistillationConfig
 from recsys.config.evaluation import EvaluationConfig
 from recsys.config.index import CompletionConfig, IndexConfig
 from recsys.config.model import ModelConfig
+from recsys.config.pretraining import PretrainingConfig
 from recsys.config.section import Section
 from recsys.config.storage import StorageConfig
 from recsys.config.training import TrainingConfig
@@ -26,6 +28,10 @@ class JobConfig(Section):
     """Item encoder and user encoder."""
     training: TrainingConfig = TrainingConfig()
     """Dataset to checkpoint."""
+    pretraining: PretrainingConfig = PretrainingConfig()
+    """Dataset to language model."""
+    distillation: DistillationConfig = DistillationConfig()
+    """Checkpoint to one with a smaller language model."""
     index: IndexConfig = IndexConfig()
     """Checkpoint to index."""
     completion: CompletionConfig = CompletionConfig()

@@ -75,7 +75,18 @@ class TrainingConfig(Section):
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
     num_negatives: NonNegativeInt = 0
-    """Uniform negatives a step beside the batch's own targets; 0 is the whole catalogue."""
+    """Uniform negatives a step beside the targets of all workers; 0 is the whole catalogue."""
+    mask_history_negatives: bool = False
+    """Never count an item of a user's own window as a negative for that user. Where people take
+    items again, as in a grocery, leave it off: what was taken before is what must be told apart."""
+    loss_chunk: NonNegativeInt = 0
+    """Positions whose scores of all candidates are in memory at once; 0 is all of a batch's. A
+    chunk's scores are computed twice, and a GPU holds batches it could not hold otherwise."""
+    rating_weight: NonNegativeFloat = 0.0
+    """Weight in the loss of predicting a target's value; 0 is no such head."""
+    probability_weight: NonNegativeFloat = 0.0
+    """Weight in the loss of the probability that a user takes an item; 0 is no such head. Heads
+    take nothing from retrieval: no gradient of theirs reaches the vectors they read."""
     shuffle_windows: PositiveInt = 1_000_000
     """Windows held in memory and shuffled together."""
     length_buckets: bool = False
@@ -91,8 +102,17 @@ class TrainingConfig(Section):
     """Validation rows scored at each epoch's end."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Worker failures survived by restarting from the last checkpoint; -1 is any number."""
+    start_from: str | None = None
+    """Checkpoint whose weights training starts from, also of another dataset: what it knows of
+    texts and histories is carried over, what it knows of single items is not."""
     seed: NonNegativeInt = 0
     """Seed of weights, order and negatives."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads that are trained."""
+        weights = {"rating": self.rating_weight, "probability": self.probability_weight}
+        return tuple(name for name, weight in weights.items() if weight)
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:

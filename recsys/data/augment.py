@@ -66,7 +66,7 @@ def mask(window: History, random: np.random.Generator) -> History:
         return window
     older = len(window) - 1
     kept = random.choice(older, size=random.integers(1, older), replace=False)
-    return _take(window, np.append(np.sort(kept), older))
+    return window.take(np.append(np.sort(kept), older))
 
 
 def reorder(window: History, random: np.random.Generator) -> History:
@@ -77,7 +77,7 @@ def reorder(window: History, random: np.random.Generator) -> History:
     start = int(random.integers(len(window) - size))
     order = np.arange(len(window))
     order[start : start + size] = start + random.permutation(size)
-    return replace(_take(window, order), timestamps=window.timestamps)
+    return replace(window.take(order), timestamps=window.timestamps)
 
 
 def substitute(window: History, random: np.random.Generator, neighbours: np.ndarray) -> History:
@@ -88,12 +88,12 @@ def substitute(window: History, random: np.random.Generator, neighbours: np.ndar
     items[places] = neighbours[
         items[places], random.integers(neighbours.shape[1], size=len(places))
     ]
-    return replace(window, item_indexes=items)
+    values = window.values
+    if values is not None:
+        values = values.copy()
+        values[places] = np.nan  # nobody valued the neighbours
+    return replace(window, item_indexes=items, values=values)
 
 
 IN_PLACE = (crop, mask, reorder)
 """What needs the window alone, in the order of `AugmentConfig.shares`."""
-
-
-def _take(window: History, places: np.ndarray) -> History:
-    return History(window.item_indexes[places], window.timestamps[places], window.events[places])

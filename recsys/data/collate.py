@@ -40,13 +40,21 @@ def read_rows(dataset: Artifact, part: str) -> pa.Table:
 
 
 def histories_of(rows: pa.Table) -> list[History]:
-    """The histories of dataset rows."""
-    return [History(*parts) for parts in zip(*(_split(rows[n]) for n in COLUMNS), strict=True)]
+    """The histories of dataset rows, with values where they have some."""
+    names = COLUMNS if schema.VALUES not in rows.column_names else (*COLUMNS, schema.VALUES)
+    return [History(*parts) for parts in zip(*(_split(rows[n]) for n in names), strict=True)]
 
 
 def targets_of(rows: pa.Table) -> list[np.ndarray]:
     """The distinct relevant item indexes of each held-out row."""
     return _split(rows[schema.TARGETS])
+
+
+def target_values_of(rows: pa.Table) -> list[np.ndarray] | None:
+    """The values of `targets_of`, NaN where unknown; None where the dataset keeps none."""
+    if schema.TARGET_VALUES not in rows.column_names:
+        return None
+    return _split(rows[schema.TARGET_VALUES])
 
 
 def _split(column: pa.ChunkedArray) -> list[np.ndarray]:
@@ -65,20 +73,28 @@ def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, slots=True)
 class _Events:
-    """The events of B histories one after another: `lengths` (B,), the others (E,)."""
+    """The events of B histories one after another: `lengths` (B,), the others (E,).
+
+    Values are there where all histories have some.
+    """
 
     lengths: np.ndarray
     item_indexes: np.ndarray
     timestamps: np.ndarray
     events: np.ndarray
+    values: np.ndarray | None = None
 
     @classmethod
     def of(cls, histories: Sequence[History] | pa.Table) -> Self:
         """Histories, or dataset rows."""
         if isinstance(histories, Sequence):
-            columns = [np.concatenate([getattr(h, name) for h in histories]) for name in COLUMNS]
+            valued = all(history.values is not None for history in histories)
+            names = (*COLUMNS, schema.VALUES) if valued else COLUMNS
+            columns = [np.concatenate([getattr(h, name) for h in histories]) for name in names]
             return cls(np.array([len(history) for history in histories]), *columns)
-        lists = [_flat(histories[name]) for name in COLUMNS]
+        valued = schema.VALUES in histories.column_names
+        names = (*COLUMNS, schema.VALUES) if valued else COLUMNS
+        lists = [_flat(histories[name]) for name in names]
         return cls(lists[0][0], *(values for _, values in lists))
 
     def select(self, mask: np.ndarray) -> _Events:
@@ -86,7 +102,10 @@ class _Events:
         rows = np.repeat(np.arange(len(self.lengths)), self.lengths)
         lengths = np.bincount(rows[mask], minlength=len(self.lengths))
         assert lengths.all(), "a history without events"
-        return _Events(lengths, self.item_indexes[mask], self.timestamps[mask], self.events[mask])
+        values = None if self.values is None else self.values[mask]
+        return _Events(
+            lengths, self.item_indexes[mask], self.timestamps[mask], self.events[mask], values
+        )
 
     def from_start(self) -> np.ndarray:
         """(E,) each event's position in its history, from 0."""
@@ -117,16 +136,27 @@ def collate_windows(
     whole = _Events.of(windows)
     following = whole.select(whole.from_start() > 0)
     weights = None if event_weights is None else event_weights[following.events]
-    return _batch(whole.select(whole.from_end() > 0), following.item_indexes, weights)
+    given = whole.select(whole.from_end() > 0)
+    return _batch(given, following.item_indexes, weights, following.values)
 
 
-def collate_held_out(histories: Sequence[History], targets: Sequence[int], size: int) -> Batch:
-    """A Batch in which only each history's last event has a target."""
+def collate_held_out(
+    histories: Sequence[History],
+    targets: Sequence[int],
+    size: int,
+    target_values: Sequence[float] | None = None,
+) -> Batch:
+    """A Batch in which only each history's last event has a target, and maybe its value."""
     pairs = list(zip(histories, targets, strict=True))
     recent = _newest([history for history, _ in pairs], size)
     following = np.full(len(recent.events), NO_TARGET)
-    following[recent.from_end() == 0] = [target for _, target in pairs]
-    return _batch(recent, following)
+    last = recent.from_end() == 0
+    following[last] = [target for _, target in pairs]
+    if target_values is None:
+        return _batch(recent, following)
+    values = np.full(len(recent.events), np.nan, dtype=np.float32)
+    values[last] = target_values
+    return _batch(recent, following, target_values=values)
 
 
 def _newest(histories: Sequence[History] | pa.Table, size: int) -> _Events:
@@ -134,21 +164,32 @@ def _newest(histories: Sequence[History] | pa.Table, size: int) -> _Events:
     return whole.select(whole.from_end() < size)
 
 
-def _batch(events: _Events, targets: np.ndarray, weights: np.ndarray | None = None) -> Batch:
-    """Pad a target, and its weight, for each event."""
+def _batch(
+    events: _Events,
+    targets: np.ndarray,
+    weights: np.ndarray | None = None,
+    target_values: np.ndarray | None = None,
+) -> Batch:
+    """Pad a target, its weight and its value for each event."""
     has_event = np.arange(events.lengths.max()) < events.lengths[:, None]
+
+    def pad_float(values: np.ndarray | None, fill: float) -> torch.Tensor | None:
+        return None if values is None else _pad(values, has_event, fill, np.float32)
+
     return Batch(
         item_indexes=_pad(events.item_indexes, has_event, 0),
         timestamps=_pad(events.timestamps, has_event, UNKNOWN_TIME),
         events=_pad(events.events, has_event, 0),
         lengths=torch.from_numpy(events.lengths),
         targets=_pad(targets, has_event, NO_TARGET),
-        weights=None if weights is None else _pad(weights, has_event, 1, np.float32),
+        weights=pad_float(weights, 1),
+        values=pad_float(events.values, np.nan),
+        target_values=pad_float(target_values, np.nan),
     )
 
 
 def _pad(
-    values: np.ndarray, has_event: np.ndarray, fill: int, kind: type = np.int64
+    values: np.ndarray, has_event: np.ndarray, fill: float, kind: type = np.int64
 ) -> torch.Tensor:
     """(B, H): the values in the places that have an event, row by row, and else `fill`."""
     padded = np.full(has_event.shape, fill, dtype=kind)

@@ -42,7 +42,7 @@ from recsys.data.privacy import check_same_key, pseudonymise
 from recsys.data.quality_page import render_quality
 from recsys.data.split import TRAIN, SplitPlan, assign_split, count_targets
 from recsys.data.user_rows import THREADS, Removal, count_rows, divide, users_of
-from recsys.storage import filesystem, write_bytes
+from recsys.storage import filesystem, steady_filesystem, write_bytes
 
 ITEMS, QUALITY, PAGE = "items.parquet", "quality.json", "quality.html"
 
@@ -192,7 +192,7 @@ def made_from(dataset: Artifact) -> list[str]:
 
 
 def _siblings(uri: str) -> list[str]:
-    fs, root = filesystem(uri)
+    fs, root = steady_filesystem(uri)
     parent, _, name = uri.rstrip("/").rpartition("/")
     infos = fs.get_file_info(pafs.FileSelector(root.rpartition("/")[0]))
     folders = [i.base_name for i in infos if i.type == pafs.FileType.Directory]

@@ -32,7 +32,8 @@ class Sequences:
     """Events, flat: `offsets[s]:offsets[s + 1]` are the events of sequence s, oldest first.
 
     `user_ids[s]` is whose sequence it is; a user has several where histories are cut into sessions.
-    `split` is each event's position in `schema.SPLITS`, where the data says one.
+    `split` is each event's position in `schema.SPLITS`, where the data says one. `values` are
+    float32, NaN where unknown; None where they are not kept.
     """
 
     user_ids: pa.Array
@@ -41,6 +42,7 @@ class Sequences:
     timestamps: np.ndarray
     events: np.ndarray
     split: np.ndarray
+    values: np.ndarray | None = None
 
     @property
     def num_events(self) -> int:
@@ -64,7 +66,9 @@ class Sequences:
         """The events where `mask` holds; sequences stay, even without events."""
         kept = np.concatenate([[0], np.cumsum(mask)])
         columns = (self.item_indexes, self.timestamps, self.events, self.split)
-        return Sequences(self.user_ids, kept[self.offsets], *(column[mask] for column in columns))
+        some = (column[mask] for column in columns)
+        values = None if self.values is None else self.values[mask]
+        return Sequences(self.user_ids, kept[self.offsets], *some, values=values)
 
 
 def sort_events(events: pa.Table) -> pa.Table:
@@ -203,10 +207,13 @@ def user_starts(events: pa.Table) -> np.ndarray:
     return np.concatenate([[0], np.flatnonzero(changes) + 1])
 
 
-def to_sequences(events: pa.Table, session_gap_s: float | None = None) -> Sequences:
+def to_sequences(
+    events: pa.Table, session_gap_s: float | None = None, keep_values: bool = False
+) -> Sequences:
     """Sorted events as sequences: one a user, or one a session.
 
-    A session ends where the next event comes more than `session_gap_s` seconds later.
+    A session ends where the next event comes more than `session_gap_s` seconds later. Values are
+    kept where that is asked for and the events have some.
     """
     starts = user_starts(events)
     timestamps = events[schema.TIMESTAMP].to_numpy()
@@ -220,7 +227,13 @@ def to_sequences(events: pa.Table, session_gap_s: float | None = None) -> Sequen
         timestamps,
         events[EVENT_INDEX].to_numpy(),
         _split_of(events),
+        _values_of(events) if keep_values and schema.VALUE in events.column_names else None,
     )
+
+
+def _values_of(events: pa.Table) -> np.ndarray:
+    values = events[schema.VALUE].to_numpy()
+    return np.where(values == NO_VALUE, np.float32(np.nan), values)
 
 
 def _split_of(events: pa.Table) -> np.ndarray:

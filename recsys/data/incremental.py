@@ -16,7 +16,7 @@ from recsys.artifact import Artifact
 from recsys.data.interactions import EVENTS, QUARANTINE, Job, clean_block
 from recsys.data.quality import RAW
 from recsys.data.sources import RawFile
-from recsys.storage import filesystem
+from recsys.storage import steady_filesystem
 
 INPUTS = "inputs.json"
 
@@ -83,5 +83,5 @@ def previous_events(dataset: Artifact, job: Job) -> list[ray.data.Dataset]:
 
 
 def _read(dataset: Artifact, names: list[str]) -> ray.data.Dataset:
-    fs, root = filesystem(dataset.uri)
+    fs, root = steady_filesystem(dataset.uri)
     return ray.data.read_parquet([f"{root}/{name}" for name in names], filesystem=fs)

@@ -260,7 +260,7 @@ def write_block(block: pa.Table, job: Job, plan: SplitPlan, core: Core | None) -
     config = job.config
     events = block if core is None else core.keep(block)
     gap = config.session_gap_minutes
-    sequences = to_sequences(events, None if gap is None else 60 * gap)
+    sequences = to_sequences(events, None if gap is None else 60 * gap, config.keep_values)
     split = assign_split(sequences, plan)
     newest = config.long_histories == "newest"
     tables = {

@@ -40,6 +40,8 @@ from recsys.data.sources import (
     fingerprint_of,
     list_files,
 )
+from recsys.data.users import TABLE as USERS
+from recsys.data.users import has_users, write_users
 from recsys.data.vocabulary import ItemVocabulary
 
 CLOCK_SLACK_S = 86_400
@@ -68,7 +70,7 @@ def prepare(
     before: Before | None = None,
     user_key: bytes | None = None,
 ) -> Artifact:
-    """Read `interactions` and `items` (and `eval_rows`, if any) under `data`; write a dataset.
+    """Read `interactions` and `items` (and `eval_rows`, `users`) under `data`; write a dataset.
 
     With a `user_key` user ids become pseudonyms as soon as they are read.
 
@@ -99,6 +101,9 @@ def prepare(
     num_read = inputs.num_rows + interactions.num_rows
     counts = _count_interactions(num_read, written, config, writer)
     eval_counts, rows = _prepare_eval_rows(data, catalogue, config, written, user_key, writer)
+    user_counts = write_users(data, config.user_columns, user_key, writer)
+    for name, of_users in user_counts.items():
+        _settle(name, of_users, config)
 
     tokenised = pa.concat_tables(ray.get(tokenising)).combine_chunks()
     tokenised = tokenised.append_column(schema.TRAIN_COUNT, pa.array(written.popularity))
@@ -106,7 +111,7 @@ def prepare(
     seen = Inputs(interactions.files, num_read, columns)
     writer.add_json(INPUTS, seen.to_json())
     facts = _facts(written, rows, counts, tokenised, user_key)
-    tables = {"interactions": counts, "items": item_counts} | eval_counts
+    tables = {"interactions": counts, "items": item_counts} | eval_counts | user_counts
     warnings = _unit_warnings(interactions)
     _report(tables, warnings, facts, tokenised, written, config, before, writer)
     return writer.publish(resolved, input_fingerprints(data, before, user_key), facts)
@@ -116,7 +121,8 @@ def input_fingerprints(
     data: str, before: Before | None = None, user_key: bytes | None = None
 ) -> dict[str, str]:
     """What a dataset of `data` names as its parents."""
-    parents = {n: fingerprint_of(list_files(data, n)) for n in ("interactions", "items")}
+    tables = ("interactions", "items", *([USERS] if has_users(data) else []))
+    parents = {name: fingerprint_of(list_files(data, name)) for name in tables}
     if before is not None:
         parents["previous"] = before.dataset.digest
     if user_key is not None:
@@ -226,7 +232,7 @@ def _prepare_eval_rows(
     if path is None or config.split.strategy != "column":
         return {}, written.rows
     vocabulary = ItemVocabulary(catalogue[schema.ITEM_ID])
-    tables, bad = read_eval_rows(path, vocabulary, config.max_history, user_key)
+    tables, bad = read_eval_rows(path, vocabulary, config.max_history, user_key, config.keep_values)
     if len(bad):
         writer.add_table("quarantine/eval_rows.parquet", bad)
     for part, table in tables.items():

@@ -28,6 +28,7 @@ ADVICE = {
     "future_timestamp": "the timestamp is later than now: check its unit and the clock",
     "no_timestamp": "a split by time needs a timestamp in every row",
     "unknown_event": "the event is not in prepare.events: add it there or map it",
+    "infinite_value": "a value is a number that 32 bits can hold, or unknown",
     "unknown_split": f"split must be one of {', '.join(schema.SPLITS)}",
     "too_many_events_a_day": "more events in a day than prepare.max_events_per_day: a robot",
     "duplicate_item_id": "an item_id stands twice with different content: the first was kept",
@@ -50,6 +51,7 @@ _SHOWN = {
     "null_item_id": schema.ITEM_ID,
     "unknown_item": schema.ITEM_ID,
     "unknown_event": schema.EVENT,
+    "infinite_value": schema.VALUE,
     "unknown_split": schema.SPLIT,
 }
 """The column whose value a broken rule shows; the timestamp where nothing is named."""
@@ -62,7 +64,7 @@ class InteractionRules(dy.Schema):
     item_id = dy.String(nullable=True)
     timestamp = dy.Int64(nullable=True)
     event = dy.String(nullable=True)
-    value = dy.Float32(nullable=True)
+    value = dy.Float32(nullable=True, allow_inf=True, allow_nan=True)
     order = dy.Int64(nullable=True)
     split = dy.String(nullable=True)
     source_file = dy.String(nullable=True)
@@ -106,6 +108,11 @@ class InteractionRules(dy.Schema):
     def unknown_event(cls) -> pl.Expr:
         """The event is one of those the config allows."""
         return pl.col("event").is_null() | pl.col("event_index").is_not_null()
+
+    @dy.rule()
+    def infinite_value(cls) -> pl.Expr:
+        """The value is finite, or unknown: null or NaN."""
+        return ~pl.col("value").is_infinite().fill_null(False)
 
 
 class TimedRules(InteractionRules):

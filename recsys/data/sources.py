@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from recsys import schema
 from recsys.data.timestamps import unit_of
-from recsys.storage import filesystem, storage_errors
+from recsys.storage import filesystem, retried, storage_errors
 
 PIECE_BYTES, PIECE_ROWS = 64 << 20, 1_000_000
 """What a task reads at once, where row groups are no larger: uncompressed bytes, and rows, since a
@@ -165,15 +165,20 @@ def fingerprint_of(files: list[RawFile]) -> str:
 def _list_files(data: str, name: str) -> tuple[pafs.FileSystem, list[RawFile], list[str]]:
     fs, root = filesystem(data)
     with storage_errors(f"{data}/{name}"):
-        found = [fs.get_file_info(f"{root}/{name}.parquet")]
-        if found[0].type != pafs.FileType.File:
-            selector = pafs.FileSelector(f"{root}/{name}", recursive=True, allow_not_found=True)
-            found = [info for info in fs.get_file_info(selector) if _is_data(info.base_name)]
+        found = retried(lambda: _find_files(fs, root, name))
     if not found:
         raise ValueError(f"{data} has neither '{name}.parquet' nor Parquet files below '{name}/'")
     found.sort(key=lambda info: info.path)
     files = [RawFile(i.path.removeprefix(f"{root}/"), i.size, i.mtime_ns) for i in found]
     return fs, files, [info.path for info in found]
+
+
+def _find_files(fs: pafs.FileSystem, root: str, name: str) -> list[pafs.FileInfo]:
+    alone = fs.get_file_info(f"{root}/{name}.parquet")
+    if alone.is_file:
+        return [alone]
+    selector = pafs.FileSelector(f"{root}/{name}", recursive=True, allow_not_found=True)
+    return [info for info in fs.get_file_info(selector) if _is_data(info.base_name)]
 
 
 def _cut(paths: list[str], footers: list[pq.FileMetaData], columns: list[str]) -> list[Piece]:
@@ -198,15 +203,20 @@ def _num_bytes(group: pq.RowGroupMetaData, columns: list[str]) -> int:
 
 
 def read_piece(fs: pafs.FileSystem, piece: Piece, columns: list[str]) -> pa.Table:
-    """The rows of one piece.
+    """The rows of one piece; where it breaks off, the whole piece is read again.
 
     Raises:
         ValueError: the file is not whole Parquet.
         StorageError: it cannot be reached.
     """
-    with parquet_errors(piece.path), fs.open_input_file(piece.path) as file:
-        groups = list(range(piece.first, piece.last))
-        return pq.ParquetFile(file, pre_buffer=True).read_row_groups(groups, columns)
+    groups = list(range(piece.first, piece.last))
+
+    def read() -> pa.Table:
+        with fs.open_input_file(piece.path) as file:
+            return pq.ParquetFile(file, pre_buffer=True).read_row_groups(groups, columns)
+
+    with parquet_errors(piece.path):
+        return retried(read)
 
 
 def _is_data(name: str) -> bool:
@@ -215,7 +225,7 @@ def _is_data(name: str) -> bool:
 
 def _read_footer(fs: pafs.FileSystem, path: str) -> pq.FileMetaData:
     with parquet_errors(path):
-        return pq.read_metadata(path, filesystem=fs)
+        return retried(lambda: pq.read_metadata(path, filesystem=fs))
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def assign_split(sequences: Sequences, plan: SplitPlan) -> np.ndarray:
 def train_windows(
     sequences: Sequences, split: np.ndarray, max_history: int, newest_only: bool = False
 ) -> pa.Table:
-    """The training windows: user_id, item_indexes, timestamps, events.
+    """The training windows: user_id, item_indexes, timestamps, events, and values where kept.
 
     With `newest_only` a sequence longer than a window gives its newest window alone.
     """
@@ -140,7 +140,8 @@ def held_out_rows(
 
     For strategy `time` one row a user: the targets are the distinct items of the window. Otherwise
     one row a held-out event, with that one target. A history holds everything that came before,
-    at most `max_history` events, and is empty for a user who is new.
+    at most `max_history` events, and is empty for a user who is new. Where values are kept, the
+    targets' stand in `target_values`; of an item that is there twice, the first one's.
     """
     targets = np.flatnonzero(split == part)
     if plan.strategy == "time":
@@ -154,7 +155,7 @@ def _event_rows(sequences: Sequences, targets: np.ndarray, max_history: int) -> 
     starts = np.maximum(sequences.offsets[users], targets - max_history)
     rows = _rows(sequences, users, starts, targets)
     ones = np.arange(len(targets) + 1)
-    return _with_targets(rows, ones, sequences.item_indexes[targets])
+    return _with_targets(rows, ones, sequences, targets)
 
 
 def _window_rows(
@@ -164,28 +165,38 @@ def _window_rows(
     ends = earlier.offsets[users + 1]
     starts = np.maximum(earlier.offsets[users], ends - max_history)
     pairs = np.stack([sequences.users()[targets], sequences.item_indexes[targets]], axis=1)
-    pairs = np.unique(pairs, axis=0)
+    pairs, first = np.unique(pairs, axis=0, return_index=True)
     offsets = np.searchsorted(pairs[:, 0], users)
     offsets = np.append(offsets, len(pairs))
-    return _with_targets(_rows(earlier, users, starts, ends), offsets, pairs[:, 1])
+    rows = _rows(earlier, users, starts, ends)
+    return _with_targets(rows, offsets, sequences, targets[first])
 
 
-def _with_targets(rows: pa.Table, offsets: np.ndarray, items: np.ndarray) -> pa.Table:
-    return rows.append_column(schema.TARGETS, _lists(offsets, items, pa.int32()))
+def _with_targets(
+    rows: pa.Table, offsets: np.ndarray, sequences: Sequences, targets: np.ndarray
+) -> pa.Table:
+    """The rows with the events at these places as targets, cut at `offsets`."""
+    items = _lists(offsets, sequences.item_indexes[targets], pa.int32())
+    rows = rows.append_column(schema.TARGETS, items)
+    if sequences.values is None:
+        return rows
+    values = _lists(offsets, sequences.values[targets], pa.float32())
+    return rows.append_column(schema.TARGET_VALUES, values)
 
 
 def _rows(
     sequences: Sequences, users: np.ndarray, starts: np.ndarray, ends: np.ndarray
 ) -> pa.Table:
     flat, offsets = _ranges(starts, ends)
-    return pa.table(
-        {
-            schema.USER_ID: sequences.user_ids.take(pa.array(users)),
-            schema.ITEM_INDEXES: _lists(offsets, sequences.item_indexes[flat], pa.int32()),
-            schema.TIMESTAMPS: _lists(offsets, sequences.timestamps[flat], pa.int64()),
-            schema.EVENTS: _lists(offsets, sequences.events[flat], pa.int8()),
-        }
-    )
+    columns = {
+        schema.USER_ID: sequences.user_ids.take(pa.array(users)),
+        schema.ITEM_INDEXES: _lists(offsets, sequences.item_indexes[flat], pa.int32()),
+        schema.TIMESTAMPS: _lists(offsets, sequences.timestamps[flat], pa.int64()),
+        schema.EVENTS: _lists(offsets, sequences.events[flat], pa.int8()),
+    }
+    if sequences.values is not None:
+        columns[schema.VALUES] = _lists(offsets, sequences.values[flat], pa.float32())
+    return pa.table(columns)
 
 
 def _ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

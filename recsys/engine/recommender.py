@@ -13,13 +13,15 @@ import numpy as np
 import torch
 
 from recsys.artifact import Artifact
-from recsys.data.collate import collate_histories
 from recsys.engine.catalogue import Catalogue
+from recsys.engine.explain import Explainer
 from recsys.engine.popularity import PopularityRanking
+from recsys.engine.scoring import Scorer
 from recsys.index.item_index import VECTORS, ItemIndex, load_index
+from recsys.index.transitions import TRANSITIONS, Transitions, load_transitions
 from recsys.models.build import load_model
 from recsys.models.recommender_model import RecommenderModel
-from recsys.schema import UNKNOWN_TIME, Answer, History
+from recsys.schema import UNKNOWN_TIME, Answer, Explanation, History
 
 MODEL, POPULAR = "model", "popular"
 
@@ -62,14 +64,15 @@ class Recommender:
         max_history: int,
         event_names: Sequence[str],
         filter_seen: bool,
+        transitions: Transitions | None = None,
     ) -> None:
-        self._model = model
         self._index = index
         self._catalogue = catalogue
         self._popularity = PopularityRanking(catalogue.train_counts, catalogue.removed)
-        self._max_history = max_history
         self._events = {name: number for number, name in enumerate(event_names)}
         self._filter_seen = filter_seen
+        self.scorer = Scorer(model, index, catalogue, max_history, transitions)
+        self.explainer = Explainer(self.scorer, catalogue, max_history)
 
     @classmethod
     def load(cls, checkpoint: Artifact, index: Artifact, filter_seen: bool) -> Self:
@@ -78,12 +81,7 @@ class Recommender:
         Raises:
             ValueError: the index was made from another checkpoint.
         """
-        made_from = index.manifest.parents.get("checkpoint")
-        if made_from != checkpoint.digest:
-            raise ValueError(
-                f"{index.uri} was made from checkpoint {str(made_from)[:12]}, not from "
-                f"{checkpoint.uri} ({checkpoint.digest[:12]}): build the index again"
-            )
+        _check_made_from(index, checkpoint)
         model, shape = load_model(checkpoint, with_text=False)
         return cls(
             model,
@@ -92,6 +90,7 @@ class Recommender:
             shape.max_history,
             checkpoint.manifest.facts["prepare"]["events"],
             filter_seen,
+            _read_transitions(index),
         )
 
     @property
@@ -107,12 +106,25 @@ class Recommender:
         ranked = self.rank(histories, [query.top_k for query in queries], excluded)
         return [self._answer(r, unknown) for r, (_, unknown) in zip(ranked, parsed, strict=True)]
 
+    def explain(self, query: Query, item_ids: Sequence[str]) -> list[Explanation]:
+        """Why each item suits the query's history, in the order of the ids.
+
+        Costs one pass of as many histories as there are events, and one more.
+
+        Raises:
+            ValueError: an id is not in the catalogue.
+        """
+        items, _, unknown = self._catalogue.find(list(item_ids))
+        if unknown:
+            raise ValueError(f"not in the catalogue: {', '.join(unknown)}; ask without them")
+        return self.explainer.explain(self._parse(query)[0], items)
+
     def similar_items(self, item_id: str, top_k: int) -> Answer | None:
         """The items nearest to one item, without itself; None where the id is unknown."""
         known, _, _ = self._catalogue.find([item_id])
         if not known:
             return None
-        query_1D = self._index.vectors[known]
+        query_1D = self._index.vectors_of(torch.tensor(known))
         scores, items = self._index.search(query_1D, top_k, [known])
         return self._answer(_trimmed(items[0], scores[0], top_k), [])
 
@@ -136,15 +148,12 @@ class Recommender:
             for row, k in enumerate(top_k)
         ]
 
-    @torch.inference_mode()
     def _search(
         self, histories: list[History], top_k: list[int], left_out: list[list[int]]
     ) -> list[Ranked]:
         if not histories:
             return []
-        batch = collate_histories(histories, self._max_history)
-        users_BD = self._model.encode_users(self._index.vectors[batch.item_indexes], batch)
-        scores, items = self._index.search(users_BD, max(top_k), left_out)
+        scores, items = self.scorer.search(histories, max(top_k), left_out)
         return [_trimmed(i, s, k) for i, s, k in zip(items, scores, top_k, strict=True)]
 
     def _left_out(self, history: History, excluded: Sequence[int]) -> list[int]:
@@ -166,6 +175,20 @@ class Recommender:
         pairs = zip(ranked.item_indexes, ranked.scores, strict=True)
         items = [self._catalogue.recommendation(item, score) for item, score in pairs]
         return Answer(items, ranked.source, unknown)
+
+
+def _check_made_from(index: Artifact, checkpoint: Artifact) -> None:
+    made_from = index.manifest.parents.get("checkpoint")
+    if made_from != checkpoint.digest:
+        raise ValueError(
+            f"{index.uri} was made from checkpoint {str(made_from)[:12]}, not from "
+            f"{checkpoint.uri} ({checkpoint.digest[:12]}): build the index again"
+        )
+
+
+def _read_transitions(index: Artifact) -> Transitions | None:
+    found = index.names(TRANSITIONS)
+    return load_transitions(index.read_bytes(TRANSITIONS)) if found else None
 
 
 def _trimmed(items_K: torch.Tensor, scores_K: torch.Tensor, top_k: int) -> Ranked:

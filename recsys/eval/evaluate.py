@@ -6,49 +6,35 @@ Full ranking over all items, through the engine that also serves.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import torch
 
 from recsys.artifact import Artifact, ArtifactWriter
-from recsys.config import EvaluationConfig
-from recsys.data.collate import histories_of, read_rows, targets_of
+from recsys.config import EvaluationConfig, IndexConfig, ModelConfig
+from recsys.data.collate import histories_of, read_rows, target_values_of, targets_of
 from recsys.engine.catalogue import Catalogue
-from recsys.engine.recommender import Ranked, Recommender
-from recsys.eval.baselines import Popularity, load_id_only
-from recsys.eval.metrics import catalogue_coverage, ranking_metrics
+from recsys.engine.recommender import Recommender
+from recsys.eval.baselines import load_sequence, make_baselines
+from recsys.eval.beyond_accuracy import VectorsOf
+from recsys.eval.confidence import confidence, fairness
+from recsys.eval.examples import examples, worst_mistakes
+from recsys.eval.held_out import ITEMS, read_held_out
+from recsys.eval.item_map import ItemMap, make_item_map
+from recsys.eval.predictions import HeldOutTargets, Scores, evaluate_heads
+from recsys.eval.ranking import POPULARITY, Ranker, rank_all, score_rankers
 from recsys.eval.report import render_report
-from recsys.eval.segments import segments
-from recsys.schema import History
-
-NUM_EXAMPLES = 6
-NO_ITEM = -1
+from recsys.eval.report_models import TRAINED
+from recsys.eval.row_scores import ROW_METRICS, ROWS, RowScores
+from recsys.eval.segments import ALL, HeldOut, Labels
+from recsys.index.embed import embed_text
+from recsys.index.item_index import VECTORS, load_index
+from recsys.models.build import load_model
 
 log = logging.getLogger(__name__)
-
-
-class Ranker(Protocol):
-    """Whatever ranks items for histories."""
-
-    def rank(
-        self,
-        histories: Sequence[History],
-        top_k: Sequence[int],
-        excluded: Sequence[Sequence[int]],
-    ) -> list[Ranked]:
-        """The best items for each history."""
-        ...
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The rows to score, and what segments need to know of them."""
-
-    histories: list[History]
-    targets: list[np.ndarray]
-    train_counts: np.ndarray
 
 
 def evaluate(
@@ -57,32 +43,43 @@ def evaluate(
     checkpoint: Artifact,
     index: Artifact,
     output: str,
-    id_only: Artifact | None = None,
+    sequences: Mapping[str, Artifact] | None = None,
 ) -> Artifact:
-    """Score the model, popularity and, where given, an ID-only checkpoint; write the report.
+    """Score the model and its baselines and write the report.
+
+    `sequences` are the checkpoints of those baselines that the train stage makes, by name.
 
     Raises:
-        ValueError: the artifacts were not made from one another, or there are no rows to score.
+        ValueError: the artifacts were not made from one another, there are no rows to score, the
+            dataset lacks a column that is to make segments, or a baseline cannot be made.
     """
     _check_lineage(dataset, checkpoint, index)
-    catalogue = Catalogue(index.read_table("items.parquet"))
-    held_out = _read_held_out(dataset, config, catalogue)
+    catalogue = Catalogue(index.read_table(ITEMS))
+    held_out = read_held_out(dataset, config, catalogue.train_counts.numpy())
+    sequences = sequences or {}
+    text = _zero_shot_text(config, dataset, checkpoint)
+    # Popularity is always there: serendipity is told from what everyone is shown.
+    names = dict.fromkeys((POPULARITY, *config.baselines))
     rankers: dict[str, Ranker] = {
-        "model": Recommender.load(checkpoint, index, config.filter_seen),
-        "popularity": Popularity(catalogue.train_counts, config.filter_seen, catalogue.removed),
+        TRAINED: Recommender.load(checkpoint, index, config.filter_seen),
+        **make_baselines(list(names), dataset, catalogue, config.filter_seen, text),
     }
-    if id_only is not None:
-        rankers["id_only"] = load_id_only(id_only, catalogue, config.filter_seen)
-    ranked = {name: _rank_all(r, held_out.histories, config) for name, r in rankers.items()}
-    scores = {name: score_segments(rows, held_out, config.cutoffs) for name, rows in ranked.items()}
+    for name, trained in sequences.items():
+        rankers[name] = load_sequence(trained, catalogue, config.filter_seen)
+    vectors_of = _read_vectors(index)
+    scored = score_rankers(rankers, held_out, config, vectors_of)
     report = {
         "split": _describe_split(dataset, config, held_out),
-        "models": scores,
+        "models": scored.means,
+        "confidence": confidence(scored.rows, TRAINED),
+        "fairness": fairness(scored.rows),
+        "heads": _judge_heads(config, dataset, checkpoint, index),
         "data": _describe_data(dataset),
-        "examples": _examples(ranked["model"], held_out, catalogue),
+        **_to_look_at(rankers[TRAINED], scored.trained, held_out, catalogue, config),
     }
-    parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index}
-    return _write(config, report, parents | ({"id_only": id_only} if id_only else {}), output)
+    parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index, **sequences}
+    item_map = _map_of(index, catalogue, vectors_of)
+    return _write(config, report, scored.rows, item_map, parents, output)
 
 
 def _check_lineage(dataset: Artifact, checkpoint: Artifact, index: Artifact) -> None:
@@ -91,36 +88,57 @@ def _check_lineage(dataset: Artifact, checkpoint: Artifact, index: Artifact) -> 
             raise ValueError(f"{child.uri} was not made from {dataset.uri}: make it again")
 
 
-def _read_held_out(dataset: Artifact, config: EvaluationConfig, catalogue: Catalogue) -> HeldOut:
+def _zero_shot_text(
+    config: EvaluationConfig, dataset: Artifact, checkpoint: Artifact
+) -> torch.Tensor | None:
+    """(N, E) the pretrained language model's own vectors, where a baseline asks for them."""
+    if "lm_zero_shot" not in config.baselines:
+        return None
+    model = ModelConfig.model_validate(checkpoint.manifest.config["model"])
+    return embed_text(dataset, model, IndexConfig())
+
+
+def _read_vectors(index: Artifact) -> VectorsOf:
+    found = load_index(index.read_bytes(VECTORS))
+    return lambda items: found.vectors_of(torch.from_numpy(items)).float().numpy()
+
+
+def _judge_heads(
+    config: EvaluationConfig, dataset: Artifact, checkpoint: Artifact, index: Artifact
+) -> dict[str, dict[str, Scores]]:
+    """How well values and probabilities are predicted, where the model has heads for that."""
+    model, shape = load_model(checkpoint, with_text=False)
+    if model.heads is None:
+        return {}
     rows = read_rows(dataset, config.split)
-    return HeldOut(histories_of(rows), targets_of(rows), catalogue.train_counts.numpy())
+    held_out = HeldOutTargets(histories_of(rows), targets_of(rows), target_values_of(rows))
+    vectors = load_index(index.read_bytes(VECTORS)).vectors_of(torch.arange(shape.num_items))
+    return evaluate_heads(model, vectors, held_out, shape.max_history, config.batch_size)
 
 
-def _rank_all(ranker: Ranker, histories: list[History], config: EvaluationConfig) -> np.ndarray:
-    """(R, K) ranked item indexes, K the largest cutoff, filled up with `NO_ITEM`."""
-    top_k = max(config.cutoffs)
-    ranked = np.full((len(histories), top_k), NO_ITEM, dtype=np.int64)
-    for start in range(0, len(histories), config.batch_size):
-        some = histories[start : start + config.batch_size]
-        found = ranker.rank(some, [top_k] * len(some), [[]] * len(some))
-        for row, result in zip(ranked[start:], found, strict=False):
-            row[: len(result.item_indexes)] = result.item_indexes
-    return ranked
+def _to_look_at(
+    trained: Ranker,
+    ranked: np.ndarray,
+    held_out: HeldOut,
+    catalogue: Catalogue,
+    config: EvaluationConfig,
+) -> dict[str, list[dict]]:
+    def rank_deep(rows: np.ndarray, depth: int) -> np.ndarray:
+        histories = [held_out.histories[row] for row in rows]
+        return rank_all(trained, histories, depth, config.batch_size)
+
+    return {
+        "examples": examples(ranked, held_out, catalogue),
+        "mistakes": worst_mistakes(ranked, held_out, catalogue, rank_deep),
+    }
 
 
-def score_segments(
-    ranked: np.ndarray, held_out: HeldOut, cutoffs: Sequence[int]
-) -> dict[str, dict[str, float]]:
-    """Mean metrics for each segment; `users` is its number of rows."""
-    lengths = np.array([len(history) for history in held_out.histories])
-    found: dict[str, dict[str, float]] = {}
-    for name, rows, targets in segments(lengths, held_out.targets, held_out.train_counts):
-        values = ranking_metrics(ranked[rows], targets, cutoffs)
-        found[name] = {metric: float(value.mean()) for metric, value in values.items()}
-        found[name] |= {"users": len(rows)}
-    num_items = len(held_out.train_counts)
-    found["all"] |= {f"coverage@{k}": catalogue_coverage(ranked, num_items, k) for k in cutoffs}
-    return found
+def _map_of(index: Artifact, catalogue: Catalogue, vectors_of: VectorsOf) -> ItemMap:
+    items = index.read_table(ITEMS)
+    there = np.flatnonzero(~catalogue.removed.numpy())
+    has_category = "category" in items.column_names
+    column = items["category"] if has_category else pa.nulls(len(items))
+    return make_item_map(vectors_of, there, Labels.of(column))
 
 
 def _describe_split(
@@ -140,30 +158,20 @@ def _describe_data(dataset: Artifact) -> dict[str, int]:
     return {"num_users": facts["num_users"], "num_items": facts["num_items"]} | rows
 
 
-def _examples(ranked: np.ndarray, held_out: HeldOut, catalogue: Catalogue) -> list[dict]:
-    def titles(items: np.ndarray) -> list[str]:
-        ids = catalogue.vocabulary.item_ids
-        return [catalogue.titles[i] or str(ids[i]) for i in items if i != NO_ITEM]
-
-    step = max(1, len(ranked) // NUM_EXAMPLES)
-    return [
-        {
-            "history": titles(held_out.histories[row].last(5).item_indexes),
-            "target": titles(held_out.targets[row][:5]),
-            "recommended": titles(ranked[row, :5]),
-        }
-        for row in range(0, len(ranked), step)[:NUM_EXAMPLES]
-    ]
-
-
 def _write(
-    config: EvaluationConfig, report: dict, parents: dict[str, Artifact], output: str
+    config: EvaluationConfig,
+    report: dict,
+    rows: RowScores,
+    item_map: ItemMap,
+    parents: dict[str, Artifact],
+    output: str,
 ) -> Artifact:
     log_rows = parents["checkpoint"].read_json("training_log.json")
     quality = parents["dataset"].read_json("quality.json")
     writer = ArtifactWriter(output, "report")
     writer.add_json("report.json", report)
-    writer.add_bytes("report.html", render_report(report, log_rows, quality).encode())
+    writer.add_table(ROWS, rows.to_table())
+    writer.add_bytes("report.html", render_report(report, log_rows, quality, item_map).encode())
     digests = {name: artifact.digest for name, artifact in parents.items()}
     _log_summary(report)
     return writer.publish({"evaluation": config.model_dump(mode="json")}, digests)
@@ -171,6 +179,6 @@ def _write(
 
 def _log_summary(report: dict) -> None:
     for name, scores in report["models"].items():
-        shown = {k: v for k, v in scores["all"].items() if k in ("recall@10", "ndcg@10", "mrr@10")}
+        shown = {metric: scores[ALL][metric] for metric in ROW_METRICS}
         found = "  ".join(f"{metric} {value:.4f}" for metric, value in shown.items())
-        log.info("%-10s %s  (%d rows)", name, found, scores["all"]["users"])
+        log.info("%-10s %s  (%d rows)", name, found, scores[ALL]["users"])

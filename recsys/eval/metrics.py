@@ -17,11 +17,14 @@ NO_ITEM = -1
 def ranking_metrics(
     ranked: np.ndarray, targets: Sequence[np.ndarray], cutoffs: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """Recall, NDCG, MRR and hit rate of each row at each cutoff.
+    """Recall, precision, MAP, NDCG, MRR and hit rate of each row at each cutoff.
 
     With hit(i) = 1 where the item at rank i (from 1) is a target and T the number of targets:
 
-    - `recall@k` = sum(hit(i) for i <= k) / T.
+    - `recall@k` = sum(hit(i) for i <= k) / T, and `precision@k` = sum(hit(i) for i <= k) / k:
+      Manning, Raghavan & Schuetze, "Introduction to Information Retrieval", 2008, chapter 8.4.
+    - `map@k` = sum(hit(i) * precision@i for i <= k) / T, the average precision of the row, whose
+      mean over rows is MAP: the same chapter. Divided by T, not by min(T, k), as in trec_eval.
     - `ndcg@k` = sum(hit(i) / log2(i + 1) for i <= k) / sum(1 / log2(i + 1) for i <= min(k, T)):
       Jarvelin & Kekalainen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4),
       2002, with binary gain and the discount log2(i + 1).
@@ -44,7 +47,8 @@ def ranking_metrics(
     """
     _check_ranked(ranked)
     _check_cutoffs(cutoffs)
-    hits, counts = _hits(ranked, targets)
+    hits, counts = hits_of(ranked, targets)
+    precisions = hits.cumsum(axis=1) / np.arange(1, ranked.shape[1] + 1)
     discounts = 1.0 / np.log2(np.arange(2, ranked.shape[1] + 2))
     ideal = np.cumsum(1.0 / np.log2(np.arange(2, max(cutoffs) + 2)))
     first = np.where(hits.any(axis=1), hits.argmax(axis=1), np.inf)
@@ -52,6 +56,8 @@ def ranking_metrics(
     for k in cutoffs:
         top = hits[:, :k]
         metrics[f"recall@{k}"] = top.sum(axis=1) / counts
+        metrics[f"precision@{k}"] = top.sum(axis=1) / k
+        metrics[f"map@{k}"] = (top * precisions[:, :k]).sum(axis=1) / counts
         metrics[f"ndcg@{k}"] = top @ discounts[:k] / ideal[np.minimum(counts, k) - 1]
         metrics[f"mrr@{k}"] = np.where(first < k, 1.0 / (first + 1.0), 0.0)
         metrics[f"hit_rate@{k}"] = (first < k).astype(np.float64)
@@ -68,17 +74,28 @@ def catalogue_coverage(ranked: np.ndarray, num_items: int, k: int) -> float:
         ValueError: a shape is wrong, `num_items` or `k` is below 1, or an item index is not
             below `num_items`.
     """
+    shown = np.flatnonzero(exposure(ranked, num_items, k))
+    return len(shown) / num_items
+
+
+def exposure(ranked: np.ndarray, num_items: int, k: int) -> np.ndarray:
+    """(N,) in how many rows' top `k` each item is.
+
+    Raises:
+        ValueError: a shape is wrong, `num_items` or `k` is below 1, or an item index is not
+            below `num_items`.
+    """
     _check_ranked(ranked)
     _check_cutoffs([k])
     if num_items < 1:
         raise ValueError(f"num_items is {num_items}: a catalogue has at least one item")
-    shown = np.unique(ranked[:, :k])
-    if shown.size and shown[-1] >= num_items:
-        raise ValueError(f"item_index {shown[-1]} is outside the catalogue of {num_items} items")
-    return float((shown >= 0).sum() / num_items)
+    top = ranked[:, :k]
+    if top.max(initial=NO_ITEM) >= num_items:
+        raise ValueError(f"item_index {top.max()} is outside the catalogue of {num_items} items")
+    return np.bincount(top[top != NO_ITEM], minlength=num_items)
 
 
-def _hits(ranked: np.ndarray, targets: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def hits_of(ranked: np.ndarray, targets: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Where `ranked` holds a target of its own row (R, K), and each row's number of targets."""
     rows, items, counts = _flat_targets(targets, len(ranked))
     # A key names one (row, item) pair, so one isin compares every row with its own targets only.

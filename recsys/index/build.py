@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from recsys import schema
 from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import IndexConfig
 from recsys.index.embed import embed_items
-from recsys.index.item_index import VECTORS, ExactIndex, save_index
+from recsys.index.fit_transitions import fit_transitions
+from recsys.index.item_index import VECTORS, make_index, save_index
+from recsys.index.transitions import TRANSITIONS, save_transitions
 
 CATALOGUE_COLUMNS = (
     "title",
@@ -23,7 +27,8 @@ CATALOGUE_COLUMNS = (
 def build_index(
     config: IndexConfig, dataset: Artifact, checkpoint: Artifact, output: str
 ) -> Artifact:
-    """Encode every item and write vectors and catalogue, all that serving needs of the items.
+    """Encode every item and write vectors, transitions and catalogue: all that serving needs of
+    the items.
 
     Of items with one score the one with more training events comes first.
     """
@@ -33,11 +38,25 @@ def build_index(
     order = counts.argsort(descending=True, stable=True)
     removed = torch.tensor(items[schema.REMOVED].to_pylist())
     kept = [name for name in (schema.ITEM_ID, *CATALOGUE_COLUMNS) if name in items.column_names]
+    index = make_index(vectors, config.precision, order, removed)
     writer = ArtifactWriter(output, "index")
-    writer.add_bytes(VECTORS, save_index(ExactIndex(vectors, order, removed)))
+    writer.add_bytes(VECTORS, save_index(index))
     writer.add_table("items.parquet", items.select(kept))
+    facts = _facts(config, vectors)
+    if config.transitions:
+        fitted = fit_transitions(config, dataset, checkpoint, vectors)
+        writer.add_bytes(TRANSITIONS, save_transitions(fitted))
+        facts["transitions"] = {"weight": fitted.weight, "decay": fitted.decay}
     return writer.publish(
         {"index": config.model_dump(mode="json")},
         {"dataset": dataset.digest, "checkpoint": checkpoint.digest},
-        {"kind": "exact", "num_items": len(items), "embedding_size": vectors.shape[1]},
+        facts,
     )
+
+
+def _facts(config: IndexConfig, vectors: torch.Tensor) -> dict[str, Any]:
+    return {
+        "kind": "exact" if config.precision == "fp32" else config.precision,
+        "num_items": len(vectors),
+        "embedding_size": vectors.shape[1],
+    }

@@ -106,6 +106,8 @@ def load_text_encoder(config: ModelConfig, directory: Path | None = None) -> Tex
         source, dtype=torch.bfloat16 if frozen_half else torch.float32, trust_remote_code=False
     )
     size = backbone.config.hidden_size
+    if config.activation_checkpointing and config.tuning != "frozen" and directory is None:
+        backbone.activation_checkpointing_enable()
     if config.tuning == "lora" and directory is None:
         backbone = _add_lora(backbone, config.lora_rank)
     return TextEncoder(backbone, size, config.pooling)

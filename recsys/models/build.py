@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load, save
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import ModelConfig
 from recsys.models.backbone import TextEncoder, load_text_encoder
+from recsys.models.heads import Heads, HeadSize, names_of_heads
 from recsys.models.item_encoder import HybridItemEncoder, IdItemEncoder, TextItemEncoder
 from recsys.models.recommender_model import RecommenderModel
+from recsys.models.sequence.gru import GruLayers
+from recsys.models.sequence.hstu import HstuLayers
+from recsys.models.sequence.language_model import LanguageModelLayers, load_body
+from recsys.models.sequence.layers import SequenceLayers
+from recsys.models.sequence.transformer import TransformerLayers
 from recsys.models.user_encoder import HybridUserEncoder, UserEncoder
 from recsys.pretrained import resolve_backbone
 
 WEIGHTS = "model.safetensors"
 BACKBONE = "backbone"
+USER_BACKBONE = "user_backbone"
+"""The architecture of a user backbone; its weights are among the model's own."""
 ITEMS = "items.parquet"
 """The `item_id` of each row that the model knows an item by."""
 
@@ -42,21 +51,38 @@ def text_size(config: ModelConfig) -> int:
 
 
 def build_model(
-    config: ModelConfig, shape: ModelShape, text_encoder: TextEncoder | None = None
+    config: ModelConfig,
+    shape: ModelShape,
+    text_encoder: TextEncoder | None = None,
+    user_architecture: PreTrainedConfig | None = None,
 ) -> RecommenderModel:
     """A fresh model; weights follow torch's global seed.
 
-    Without a `text_encoder`, text vectors come with the items.
+    Without a `text_encoder`, text vectors come with the items. With a `user_architecture` a user
+    backbone has random weights in place of its pretrained ones.
     """
     return RecommenderModel(
-        _item_encoder(config, shape), _user_encoder(config, shape), text_encoder
+        _item_encoder(config, shape),
+        _user_encoder(config, shape, user_architecture),
+        text_encoder,
+        config.temperature,
+        config.learn_temperature,
     )
+
+
+def add_heads(
+    model: RecommenderModel, names: Sequence[str], config: ModelConfig, shape: ModelShape
+) -> None:
+    """Give a model fresh heads of these names, if any."""
+    if names:
+        size = HeadSize(config.embedding_size, config.num_parts, shape.num_items)
+        model.heads = Heads(names, size)
 
 
 def _item_encoder(
     config: ModelConfig, shape: ModelShape
 ) -> TextItemEncoder | IdItemEncoder | HybridItemEncoder:
-    size = config.embedding_size // config.num_parts
+    size = config.part_size
     ids = IdItemEncoder(min(shape.num_items, config.id_rows), size)
     if config.item_features == "id":
         return ids
@@ -66,20 +92,38 @@ def _item_encoder(
     return HybridItemEncoder(text, ids, shape.num_items)
 
 
-def _user_encoder(config: ModelConfig, shape: ModelShape) -> UserEncoder | HybridUserEncoder:
+def _user_encoder(
+    config: ModelConfig, shape: ModelShape, architecture: PreTrainedConfig | None
+) -> UserEncoder | HybridUserEncoder:
     parts = [
         UserEncoder(
-            embedding_size=config.embedding_size // config.num_parts,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            max_history=shape.max_history,
-            num_events=shape.num_events,
-            dropout=config.dropout,
-            use_time=config.use_time,
+            config,
+            shape.max_history,
+            shape.num_events,
+            lambda: _sequence_layers(config, shape, architecture),
         )
         for _ in range(config.num_parts)
     ]
     return parts[0] if len(parts) == 1 else HybridUserEncoder(*parts)
+
+
+def _sequence_layers(
+    config: ModelConfig, shape: ModelShape, architecture: PreTrainedConfig | None
+) -> SequenceLayers:
+    size, num_layers, heads = config.part_size, config.num_layers, config.num_heads
+    if config.user_encoder == "hstu":
+        return HstuLayers(
+            size, num_layers, heads, config.dropout, shape.max_history, config.use_time
+        )
+    if config.user_encoder == "gru":
+        return GruLayers(size, num_layers, config.dropout)
+    if config.user_encoder == "language_model":
+        assert config.user_backbone is not None
+        body = load_body(config.user_backbone, shape.max_history, architecture)
+        if config.activation_checkpointing:
+            body.activation_checkpointing_enable()
+        return LanguageModelLayers(size, body)
+    return TransformerLayers(size, num_layers, heads, config.dropout)
 
 
 def save_model(
@@ -92,12 +136,19 @@ def save_model(
         if not name.startswith("text_encoder.backbone.")
     }
     writer.add_bytes(WEIGHTS, save(weights))
-    if model.text_encoder is None:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        model.text_encoder.backbone.save_pretrained(folder)  # pyright: ignore
-        tokenizer.save_pretrained(folder)
-        writer.add_directory(Path(folder), BACKBONE)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if model.text_encoder is not None:
+            model.text_encoder.backbone.save_pretrained(folder / BACKBONE)  # pyright: ignore
+            tokenizer.save_pretrained(folder / BACKBONE)
+            writer.add_directory(folder / BACKBONE, BACKBONE)
+        for layers in _language_models(model)[:1]:  # those of a hybrid model's halves are alike
+            layers.body.config.save_pretrained(folder / USER_BACKBONE)
+            writer.add_directory(folder / USER_BACKBONE, USER_BACKBONE)
+
+
+def _language_models(model: RecommenderModel) -> list[LanguageModelLayers]:
+    return [m for m in model.user_encoder.modules() if isinstance(m, LanguageModelLayers)]
 
 
 def load_model(checkpoint: Artifact, with_text: bool = True) -> tuple[RecommenderModel, ModelShape]:
@@ -108,14 +159,18 @@ def load_model(checkpoint: Artifact, with_text: bool = True) -> tuple[Recommende
     config = ModelConfig.model_validate(checkpoint.manifest.config["model"])
     shape = ModelShape.model_validate(checkpoint.manifest.facts["shape"])
     weights = load(checkpoint.read_bytes(WEIGHTS))
-    text_encoder = None
-    if with_text and config.item_features != "id":
-        with tempfile.TemporaryDirectory() as folder:
+    text_encoder, architecture = None, None
+    with tempfile.TemporaryDirectory() as folder:
+        if with_text and config.item_features != "id":
             directory = checkpoint.download(BACKBONE, Path(folder))
             text_encoder = load_text_encoder(config, directory)
-    else:
+        if config.user_encoder == "language_model":
+            directory = checkpoint.download(USER_BACKBONE, Path(folder))
+            architecture = AutoConfig.from_pretrained(directory)
+    if text_encoder is None:
         weights = {k: v for k, v in weights.items() if not k.startswith("text_encoder.")}
-    model = build_model(config, shape, text_encoder)
+    model = build_model(config, shape, text_encoder, architecture)
+    add_heads(model, names_of_heads(weights), config, shape)
     _load_weights(model, weights, checkpoint.uri)
     return model.eval().requires_grad_(False), shape
 

@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from recsys.models.backbone import TextEncoder
+from recsys.models.heads import Heads
 from recsys.models.item_encoder import (
     HybridItemEncoder,
     IdItemEncoder,
     ItemInputs,
     TextItemEncoder,
 )
+from recsys.models.temperature import Temperature
 from recsys.models.user_encoder import HybridUserEncoder, UserEncoder
 from recsys.schema import NO_TARGET, Batch
 
@@ -33,11 +35,15 @@ class RecommenderModel(nn.Module):
         item_encoder: TextItemEncoder | IdItemEncoder | HybridItemEncoder,
         user_encoder: UserEncoder | HybridUserEncoder,
         text_encoder: TextEncoder | None = None,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
     ) -> None:
         super().__init__()
         self.item_encoder = item_encoder
         self.user_encoder = user_encoder
         self.text_encoder = text_encoder
+        self.temperature = Temperature(temperature, learn_temperature)
+        self.heads: Heads | None = None
 
     def forward(
         self, batch: Batch, inputs: ItemInputs

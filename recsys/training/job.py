@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,15 +11,17 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load
 
 from recsys import schema
-from recsys.artifact import Artifact
+from recsys.artifact import Artifact, open_artifact
 from recsys.config import ModelConfig, TrainingConfig
 from recsys.data.augment import Augmenter
-from recsys.data.collate import histories_of, read_rows, targets_of
+from recsys.data.collate import histories_of, read_rows, target_values_of, targets_of
 from recsys.models.backbone import pad_tokens
 from recsys.models.build import ModelShape
 from recsys.models.item_encoder import ItemInputs
+from recsys.models.warm_start import check_start
 from recsys.schema import History
 from recsys.storage import read_bytes
+from recsys.training.values import check_values
 
 TEXT_VECTORS = "text_vectors"
 NUM_NEIGHBOURS = 10
@@ -113,10 +117,15 @@ def check_training(model: ModelConfig, training: TrainingConfig, dataset: Artifa
     """What can be known to fail before any work is done.
 
     Raises:
-        ValueError: `event_weights` names an event that the dataset does not have, or substitution
-            is asked for where there are no cached text vectors to find similar items by.
+        ValueError: `event_weights` names an event that the dataset does not have, substitution is
+            asked for where there are no cached text vectors to find similar items by, ratings
+            where the dataset has no values, or a checkpoint to start from does not fit.
     """
     read_event_weights(training, dataset)
+    if training.start_from:
+        check_start(model, open_artifact(training.start_from, "checkpoint"))
+    if training.rating_weight:
+        check_values(dataset)
     cached = model.item_features != "id" and model.tuning == "frozen"
     if training.augment.substitute and not cached:
         raise ValueError(
@@ -150,19 +159,29 @@ def read_train_counts(dataset: Artifact) -> torch.Tensor:
     return torch.as_tensor(column.to_numpy().copy())
 
 
-def read_validation(
-    dataset: Artifact, max_rows: int, world_size: int
-) -> tuple[list[History], list[int]]:
-    """Histories and first targets for validation while training.
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Histories and their first targets; `values` are the targets' where the dataset keeps them."""
+
+    histories: list[History]
+    targets: list[int]
+    values: list[float] | None = None
+
+
+def read_validation(dataset: Artifact, max_rows: int, world_size: int) -> Validation:
+    """The rows for validation while training.
 
     Users without history are left out, and so are up to `world_size - 1` rows, so that every
     rank has the same number.
     """
     if not dataset.names("valid/"):
-        return [], []
+        return Validation([], [])
     rows = read_rows(dataset, "valid")
-    pairs = [
-        (h, int(t[0])) for h, t in zip(histories_of(rows), targets_of(rows), strict=True) if len(h)
-    ]
-    pairs = pairs[: min(len(pairs), max_rows) // world_size * world_size]
-    return [history for history, _ in pairs], [target for _, target in pairs]
+    histories, targets, values = histories_of(rows), targets_of(rows), target_values_of(rows)
+    known = [row for row, history in enumerate(histories) if len(history)]
+    chosen = known[: min(len(known), max_rows) // world_size * world_size]
+    return Validation(
+        [histories[row] for row in chosen],
+        [int(targets[row][0]) for row in chosen],
+        None if values is None else [float(values[row][0]) for row in chosen],
+    )

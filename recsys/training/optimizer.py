@@ -9,7 +9,8 @@ from torch import nn
 
 from recsys.config import TrainingConfig
 
-BACKBONE_PREFIX = "text_encoder."
+BACKBONES = ("text_encoder.", ".layers.body.")
+"""In the names of the weights of pretrained language models, of item texts and of histories."""
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -22,7 +23,7 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        backbone = name.startswith(BACKBONE_PREFIX)
+        backbone = any(part in name for part in BACKBONES)
         decays = parameter.ndim > 1 and id(parameter) not in tables
         group = groups.setdefault((backbone, decays), _group(config, backbone, decays))
         group["params"].append(parameter)

@@ -13,14 +13,23 @@ import torch
 from safetensors.torch import load, save
 
 from recsys import schema
-from recsys.artifact import Artifact, ArtifactWriter, write_file
+from recsys.artifact import Artifact, ArtifactWriter, open_artifact, write_file
 from recsys.config import IndexConfig, ModelConfig, TrainingConfig
 from recsys.data.tokenize import load_tokenizer
 from recsys.index.embed import embed_text
 from recsys.models.backbone import TextEncoder, fit_whitening, load_text_encoder, merge_lora
-from recsys.models.build import ITEMS, ModelShape, build_model, save_model, text_size
+from recsys.models.build import (
+    ITEMS,
+    ModelShape,
+    add_heads,
+    build_model,
+    save_model,
+    text_size,
+)
 from recsys.models.recommender_model import RecommenderModel
-from recsys.storage import filesystem, read_bytes
+from recsys.models.warm_start import read_whitening
+from recsys.pretrained import backbone_digest
+from recsys.storage import has_file, read_bytes, steady_filesystem
 from recsys.training.checkpoint import LOG
 from recsys.training.job import TEXT_VECTORS, TrainJob, check_training
 from recsys.training.loop import train_loop
@@ -40,24 +49,39 @@ def train(model: ModelConfig, training: TrainingConfig, dataset: Artifact, outpu
         ValueError: an option does not fit the dataset or the model.
     """
     check_training(model, training, dataset)
-    run_uri, name = f"{str(output).rstrip('/')}-run", _run_name(model, training, dataset)
+    start = _open_start(training)
+    run_uri = f"{str(output).rstrip('/')}-run"
+    job = _make_job(model, training, dataset, run_uri)
+    name = _run_name(model, training, dataset, start)
+    result = _fit(job, run_uri, name)
+    kept = result.best_checkpoints or []
+    best, _ = max(kept, key=lambda pair: pair[1].get(SCORE, float("-inf")))
+    return _publish(job, dataset, start, best, output)
+
+
+def _open_start(training: TrainingConfig) -> Artifact | None:
+    return open_artifact(training.start_from, "checkpoint") if training.start_from else None
+
+
+def _run_name(
+    model: ModelConfig, training: TrainingConfig, dataset: Artifact, start: Artifact | None
+) -> str:
+    told = [model.model_dump_json(), training.model_dump_json(), dataset.digest]
+    told += [start.digest] if start else []
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+
+
+def _make_job(
+    model: ModelConfig, training: TrainingConfig, dataset: Artifact, run_uri: str
+) -> TrainJob:
     cache = _cache_text(model, training, dataset, run_uri)
-    job = TrainJob(
+    return TrainJob(
         dataset=dataset.uri,
         model=model,
         training=training,
         shape=_shape(model, dataset),
         text_vectors=f"{run_uri}/{cache}" if cache else None,
     )
-    result = _fit(job, run_uri, name)
-    kept = result.best_checkpoints or []
-    best, _ = max(kept, key=lambda pair: pair[1].get(SCORE, float("-inf")))
-    return _publish(job, dataset, best, output)
-
-
-def _run_name(model: ModelConfig, training: TrainingConfig, dataset: Artifact) -> str:
-    told = [model.model_dump_json(), training.model_dump_json(), dataset.digest]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def _shape(model: ModelConfig, dataset: Artifact) -> ModelShape:
@@ -77,26 +101,30 @@ def _cache_text(
     if model.item_features == "id" or model.tuning != "frozen":
         return None
     items = next(f.sha256 for f in dataset.manifest.files if f.path == "items.parquet")
+    start = _open_start(training)
     told = [items, model.backbone, model.pooling, model.backbone_precision, str(model.whiten)]
+    told += [backbone_digest(model.backbone), start.digest if start else ""]
     name = f"text_vectors_{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}.safetensors"
-    fs, root = filesystem(run_uri)
-    if not fs.get_file_info(f"{root}/{name}").is_file:
+    if not has_file(f"{run_uri}/{name}"):
         index = IndexConfig(num_workers=training.num_workers, use_gpu=training.use_gpu)
-        write_file(run_uri, name, save(_text_tensors(model, embed_text(dataset, model, index))))
+        text_NE = embed_text(dataset, model, index)
+        write_file(run_uri, name, save(_text_tensors(model, text_NE, start)))
     return name
 
 
-def _text_tensors(model: ModelConfig, text_NE: torch.Tensor) -> dict[str, torch.Tensor]:
+def _text_tensors(
+    model: ModelConfig, text_NE: torch.Tensor, start: Artifact | None
+) -> dict[str, torch.Tensor]:
     if not model.whiten:
         return {TEXT_VECTORS: text_NE}
-    mean_E, whitening_EE = fit_whitening(text_NE)
+    mean_E, whitening_EE = read_whitening(start) if start else fit_whitening(text_NE)
     whitened_NE = (text_NE - mean_E) @ whitening_EE
     return {TEXT_VECTORS: whitened_NE, "mean": mean_E, "whitening": whitening_EE}
 
 
 def _fit(job: TrainJob, run_uri: str, name: str) -> ray.train.Result:
     training = job.training
-    fs, place = filesystem(run_uri)
+    fs, place = steady_filesystem(run_uri)
     trainer = ray.train.torch.TorchTrainer(
         train_loop,
         train_loop_config=job.model_dump(mode="json"),
@@ -119,7 +147,11 @@ def _fit(job: TrainJob, run_uri: str, name: str) -> ray.train.Result:
 
 
 def _publish(
-    job: TrainJob, dataset: Artifact, checkpoint: ray.train.Checkpoint, output: str
+    job: TrainJob,
+    dataset: Artifact,
+    start: Artifact | None,
+    checkpoint: ray.train.Checkpoint,
+    output: str,
 ) -> Artifact:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.to_directory(folder)
@@ -132,7 +164,7 @@ def _publish(
     config = {"model": job.model, "training": job.training}
     return writer.publish(
         {name: section.model_dump(mode="json") for name, section in config.items()},
-        {"dataset": dataset.digest},
+        {"dataset": dataset.digest} | ({"start_from": start.digest} if start else {}),
         {"shape": job.shape.model_dump(), "prepare": dataset.manifest.config["prepare"]},
     )
 
@@ -142,6 +174,7 @@ def _trained(job: TrainJob, state: dict[str, torch.Tensor]) -> RecommenderModel:
     text = None if job.model.item_features == "id" else load_text_encoder(job.model)
     frozen = job.model.tuning == "frozen"
     model = build_model(job.model, job.shape, None if frozen else text)
+    add_heads(model, job.training.heads, job.model, job.shape)
     model.load_state_dict(state)
     if text is not None:
         _finish_text(job, text)

@@ -330,3 +330,16 @@ def test_a_split_by_time_needs_a_timestamp_in_every_row() -> None:
     assert bad[schema.RULE].to_list() == ["no_timestamp"]
     assert len(good) == 1
     assert len(divide(rows, strategy="leave_last_out")[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "bad"),
+    [(None, False), (float("nan"), False), (-3.5, False), (float("inf"), True), (-1e300, True)],
+)
+def test_an_unknown_value_is_good_and_one_without_bounds_is_not(value, bad):
+    frame = normalise(pa.Table.from_pylist([GOOD | {"value": value}], RAW_SCHEMA))
+    derived = with_indexes(frame, CATALOGUE, PrepareConfig(events=EVENTS), NOW)
+    good, out = apply_rules(derived, rules_for("column"))
+    assert (len(good), len(out)) == ((0, 1) if bad else (1, 0))
+    assert out["rule"].to_list() == ["infinite_value"] * bad
+    assert all("inf" in shown for shown in out["rule_value"])

@@ -28,6 +28,12 @@ def test_values_by_hand() -> None:
         "recall@1": [0, 1, 0],
         "recall@2": [1 / 3, 1, 0],
         "recall@5": [2 / 3, 1, 0],
+        "precision@1": [0, 1, 0],
+        "precision@2": [1 / 2, 1 / 2, 0],
+        "precision@5": [2 / 5, 1 / 5, 0],
+        "map@1": [0, 1, 0],
+        "map@2": [(1 / 2) / 3, 1, 0],
+        "map@5": [(1 / 2 + 2 / 4) / 3, 1, 0],
         "ndcg@1": [0, 1, 0],
         "ndcg@2": [(1 / log3) / (1 + 1 / log3), 1, 0],
         "ndcg@5": [(1 / log3 + 1 / log5) / (1 + 1 / log3 + 1 / 2), 1, 0],
@@ -76,7 +82,7 @@ def test_agrees_with_ranx() -> None:
     )
     got = ranking_metrics(ranked, targets, CUTOFFS)
     theirs = evaluate(qrels, run, list(got), return_mean=False)
-    assert len(got) == 4 * len(CUTOFFS)
+    assert len(got) == 6 * len(CUTOFFS)
     for name, values in got.items():
         np.testing.assert_allclose(values, theirs[name], rtol=0, atol=1e-9, err_msg=name)
 
@@ -95,11 +101,12 @@ def test_bounds_and_growth_in_k(case: tuple[np.ndarray, list[np.ndarray]]) -> No
     got = ranking_metrics(*case, CUTOFFS)
     for values in got.values():
         assert np.all((values >= 0) & (values <= 1 + 1e-12))
-    for name in ("recall", "mrr", "hit_rate"):
+    for name in ("recall", "map", "mrr", "hit_rate"):
         by_k = np.stack([got[f"{name}@{k}"] for k in CUTOFFS])
         assert np.all(np.diff(by_k, axis=0) >= 0)
     for k in CUTOFFS:
         assert np.all(got[f"mrr@{k}"] <= got[f"hit_rate@{k}"])
+        assert np.all(got[f"map@{k}"] <= got[f"recall@{k}"] + 1e-12)
         assert np.array_equal(got[f"recall@{k}"] > 0, got[f"hit_rate@{k}"] == 1)
 
 

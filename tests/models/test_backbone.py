@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -226,3 +228,38 @@ class TestLora:
     def test_no_lora_without_asking(self, tiny_backbone, tuning):
         encoder = load_text_encoder(config(tiny_backbone, tuning=tuning))
         assert not [n for n, _ in encoder.named_parameters() if "lora_" in n]
+
+
+# peft 0.21 still asks transformers 5 for a property under its old name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+class TestActivationCheckpointing:
+    def gradients(self, backbone: str, tuning: str, asked: bool) -> dict[str, torch.Tensor]:
+        """Gradients of a step with dropout."""
+        torch.manual_seed(0)
+        encoder = load_text_encoder(
+            config(backbone, tuning=tuning, activation_checkpointing=asked)
+        ).train()
+        recomputing = [m for m in encoder.modules() if getattr(m, "gradient_checkpointing", False)]
+        assert bool(recomputing) == asked
+        torch.manual_seed(1)
+        for name, parameter in encoder.named_parameters():
+            if "lora_B" in name:  # zero at first, which would stop the gradient of lora_A
+                torch.nn.init.normal_(parameter, std=0.1)
+        encoder(pad_tokens(TEXTS)).square().sum().backward()
+        return {n: p.grad for n, p in encoder.named_parameters() if p.grad is not None}
+
+    @pytest.mark.parametrize("tuning", ["full", "lora"])
+    @pytest.mark.parametrize("kind", ["backbone", "llama"])
+    def test_gradients_are_those_of_kept_activations(self, request, kind, tuning):
+        folder = request.getfixturevalue(f"tiny_{kind}")
+        kept = self.gradients(folder, tuning, asked=False)
+        again = self.gradients(folder, tuning, asked=True)
+        assert kept.keys() == again.keys()
+        assert any(grad.abs().max() > 1e-3 for grad in kept.values())
+        for name, grad in kept.items():
+            torch.testing.assert_close(again[name], grad, atol=1e-6, rtol=1e-5)
+
+    def test_a_checkpoints_backbone_keeps_its_activations(self, tiny_backbone):
+        told = config(tiny_backbone, tuning="full", activation_checkpointing=True)
+        encoder = load_text_encoder(told, Path(tiny_backbone))
+        assert not encoder.backbone.is_gradient_checkpointing

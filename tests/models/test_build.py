@@ -1,8 +1,12 @@
 import json
 from pathlib import Path
+from shutil import copytree, rmtree
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
+from transformers import AutoModel
 
 from recsys.artifact import Artifact, ArtifactWriter, open_artifact
 from recsys.config import ModelConfig, TrainingConfig
@@ -11,6 +15,7 @@ from recsys.data.tokenize import load_tokenizer
 from recsys.models.backbone import load_text_encoder, merge_lora, pad_tokens
 from recsys.models.build import (
     BACKBONE,
+    USER_BACKBONE,
     WEIGHTS,
     ModelShape,
     build_model,
@@ -85,6 +90,11 @@ KINDS = {
     "full": {"tuning": "full"},
     "lora": {"tuning": "lora"},
     "id": {"item_features": "id"},
+    "hstu": {"user_encoder": "hstu", "use_time": True},
+    "gru": {"user_encoder": "gru", "num_layers": 2},
+    "all features": {"use_time": True, "use_calendar": True, "use_repeats": True},
+    "learned temperature": {"learn_temperature": True},
+    "recomputed activations": {"tuning": "full", "activation_checkpointing": True},
 }
 
 
@@ -93,13 +103,105 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_gives_bit_equal_outputs(tiny_backbone, tmp_path, kind):
     told = config(tiny_backbone, **KINDS[kind])
-    model = trained(told)
+    model = trained(told).requires_grad_(False)  # torch's GRU has another kernel where it learns
     loaded, shape = load_model(save(model, told, tiny_backbone, tmp_path / "checkpoint"))
     assert shape == shape_of(told)
     assert loaded.state_dict().keys() == model.state_dict().keys()  # LoRA stays merged
     items = item_vectors(model)
     assert torch.equal(item_vectors(loaded), items)
     assert torch.equal(user_vectors(loaded, items), user_vectors(model, items))
+
+
+@pytest.mark.parametrize("item_features", ["hybrid", "id"])
+@pytest.mark.parametrize("with_text", [False, True])
+def test_a_checkpoint_brings_its_user_backbone_with_it(
+    tiny_backbone, tiny_gpt2, tmp_path, item_features, with_text
+):
+    named = copytree(tiny_gpt2, tmp_path / "gpt2")
+    told = config(
+        tiny_backbone,
+        item_features=item_features,
+        user_encoder="language_model",
+        user_backbone=str(named),
+    )
+    model = trained(told)
+    checkpoint = save(model, told, tiny_backbone, tmp_path / "checkpoint")
+    rmtree(named)
+    assert checkpoint.names(f"{USER_BACKBONE}/") == [f"{USER_BACKBONE}/config.json"]
+    loaded, _ = load_model(checkpoint, with_text)
+    items = item_vectors(model)
+    assert torch.equal(user_vectors(loaded, items), user_vectors(model, items))
+
+
+def test_a_fresh_model_has_the_weights_of_the_user_backbone(tiny_backbone, tiny_gpt2):
+    told = config(tiny_backbone, user_encoder="language_model", user_backbone=tiny_gpt2)
+    model = build_model(told, shape_of(told))
+    expected = AutoModel.from_pretrained(tiny_gpt2).h.state_dict()
+    for half in (model.user_encoder.text, model.user_encoder.ids):
+        found = half.layers.body.h.state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+NEWER = [
+    "activation_checkpointing",
+    "learn_temperature",
+    "use_calendar",
+    "use_repeats",
+    "user_backbone",
+    "user_encoder",
+]
+
+
+class TestDefaults:
+    """What a checkpoint without the newer options holds and computes, kept by hand."""
+
+    def test_names_are_those_of_older_checkpoints(self, tiny_backbone):
+        told = config(tiny_backbone, item_features="id", use_time=True)
+        names = {name.removeprefix("user_encoder.") for name in trained(told).state_dict()}
+        layer = ["norm_attention", "qkv", "out", "feed_forward.0", "feed_forward.1", "down"]
+        norms_and_maps = ["norm_in", "norm_out", *(f"layers.0.{part}" for part in layer)]
+        assert names == {
+            "item_encoder.table.weight",
+            "position.weight",
+            "event.weight",
+            "gap.weight",
+            *(f"{part}.{kind}" for part in norms_and_maps for kind in ("weight", "bias")),
+        }
+
+    def test_a_config_without_the_newer_options_is_read(self, tiny_backbone, tmp_path):
+        told = config(tiny_backbone)
+        model = trained(told)
+        save(model, told, tiny_backbone, tmp_path / "checkpoint")
+        path = tmp_path / "checkpoint" / "manifest.json"
+        manifest = json.loads(path.read_text())
+        for newer in NEWER:
+            del manifest["config"]["model"][newer]
+        path.write_text(json.dumps(manifest))
+        loaded, _ = load_model(open_artifact(tmp_path / "checkpoint", "checkpoint"))
+        items = item_vectors(model)
+        assert torch.equal(user_vectors(loaded, items), user_vectors(model, items))
+
+    @pytest.mark.parametrize(
+        ("item_features", "num_parameters", "first", "last"),
+        [
+            ("hybrid", 2840, [0.07921903, 0.54930079], [0.13258886, 0.00440408]),
+            ("id", 4080, [0.10142065, 0.18222786], [0.36847982, -0.05228418]),
+            ("text", 4464, [0.28528118, 0.34165776], [0.29116657, 0.01687789]),
+        ],
+    )
+    def test_outputs_are_as_they_were(self, item_features, num_parameters, first, last):
+        told = config("none", item_features=item_features, use_time=True)
+        torch.manual_seed(0)
+        shape = ModelShape(num_items=6, max_history=5, num_events=2, text_size=12)
+        model = build_model(told, shape).eval()
+        history = History(np.arange(3), np.array([5, 90, 4000]), np.array([0, 1, 0]))
+        items = torch.arange(6 * 16.0).sin().reshape(6, 16)
+        batch = collate_histories([history], 5)
+        with torch.no_grad():
+            user = model.encode_users(normalize(items, dim=-1)[batch.item_indexes], batch)[0]
+        assert sum(p.numel() for p in model.parameters()) == num_parameters
+        torch.testing.assert_close(user[:2], torch.tensor(first), atol=1e-6, rtol=0)
+        torch.testing.assert_close(user[-2:], torch.tensor(last), atol=1e-6, rtol=0)
 
 
 def test_other_weights_give_other_outputs(tiny_backbone):

@@ -6,10 +6,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys.data.collate import collate_windows
-from recsys.models.candidates import MASKED, Candidates, draw_candidates, whole_catalogue
-from recsys.models.losses import softmax_loss, target_ranks
+from recsys.models.candidates import (
+    MASKED,
+    Candidates,
+    draw_candidates,
+    draw_uniform,
+    own_items,
+    targets_of,
+    whole_catalogue,
+)
+from recsys.models.losses import OwnItems, softmax_loss, split_loss, target_ranks
 from recsys.schema import NO_TARGET, Batch, History
 
 
@@ -62,6 +71,79 @@ class TestSoftmaxLoss:
         assert items.grad.shape == items.shape
         assert (items.grad == 0).all()
         assert users.grad.shape == (0, 8)
+
+
+def losses_and_gradients(**options) -> list[torch.Tensor]:
+    """Of 7 positions, 9 candidates of two parts, and a temperature that is learned."""
+    users, items = (random_vectors(n, seed=n).requires_grad_() for n in (7, 9))
+    temperature = torch.tensor(0.3, requires_grad=True)
+    targets = torch.tensor([0, 8, 3, 3, 1, 5, 2])
+    log_q, weights = -torch.rand(9, generator=torch.Generator().manual_seed(0)), torch.arange(7.0)
+    loss = split_loss(users, items, targets, temperature, log_q, weights, 2, **options)
+    loss.backward()
+    return [loss.detach(), users.grad, items.grad, temperature.grad]
+
+
+OWN = OwnItems(
+    torch.tensor([[0, 8, 3, NO_TARGET], [3, 1, 5, 2]]), torch.tensor([0, 0, 0, 1, 1, 1, 1])
+)
+
+
+class LargestLogits(TorchDispatchMode):
+    """The most rows that any tensor as wide as the candidates had."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.rows = width, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.ndim == 2 and out.shape[1] == self.width:
+            self.rows = max(self.rows, out.shape[0])
+        return out
+
+
+class TestChunks:
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 6, 7, 100])
+    @pytest.mark.parametrize("own", [None, OWN])
+    def test_loss_and_gradients_are_those_of_the_whole(self, chunk, own):
+        whole, chunked = (losses_and_gradients(own=own, chunk=c) for c in (0, chunk))
+        for expected, found in zip(whole, chunked, strict=True):
+            torch.testing.assert_close(found, expected)
+
+    def test_no_more_logits_exist_at_once_forward_or_backward(self):
+        with LargestLogits(width=9) as whole:
+            losses_and_gradients()
+        with LargestLogits(width=9) as chunked:
+            losses_and_gradients(chunk=5)
+        assert (whole.rows, chunked.rows) == (7, 5)
+
+    def test_no_positions_give_zero(self):
+        users, items = torch.zeros(0, 8, requires_grad=True), random_vectors(3, seed=4)
+        loss = softmax_loss(users, items, torch.zeros(0, dtype=torch.int64), 0.1, chunk=2)
+        loss.backward()
+        assert loss.item() == 0
+
+
+class TestOwnItems:
+    def test_are_the_window_of_each_position_by_hand(self):
+        own = own_items(batch_of([5, 1, 3], [2, 4]))
+        assert own.rows_BK.tolist() == [[5, 1, 1, 3], [2, NO_TARGET, 4, NO_TARGET]]
+        assert own.user_P.tolist() == [0, 0, 1]
+
+    def test_are_as_if_they_were_not_there_but_for_the_target(self):
+        users, items = random_vectors(2, seed=2), random_vectors(6, seed=3)
+        own = OwnItems(torch.tensor([[0, 2, 3], [1, 1, NO_TARGET]]), torch.tensor([0, 1]))
+        found = softmax_loss(users, items, torch.tensor([2, 1]), 0.1, own=own)
+        first = softmax_loss(users[:1], items[[1, 2, 4, 5]], torch.tensor([1]), 0.1)
+        second = softmax_loss(users[1:], items, torch.tensor([1]), 0.1)
+        torch.testing.assert_close(found, (first + second) / 2)
+
+    def test_get_no_gradient(self):
+        users, items = random_vectors(1, seed=2), random_vectors(4, seed=3).requires_grad_()
+        own = OwnItems(torch.tensor([[0, 2, 3]]), torch.tensor([0]))
+        softmax_loss(users, items, torch.tensor([2]), 0.1, own=own).backward()
+        assert (items.grad.abs().amax(-1) > 0).tolist() == [False, True, True, False]
 
 
 class TestTargetRanks:
@@ -215,6 +297,54 @@ class TestDrawCandidates:
         seen = drawn > 0
         assert seen.sum() > num_items / 2
         np.testing.assert_allclose(drawn[seen] / draws, claimed[seen], atol=0.05, rtol=0)
+
+
+class TestAllRanks:
+    """Two ranks that know of each other's targets."""
+
+    BATCHES = (batch_of([5, 1, 3], [2, 1]), batch_of([0, 6, 6]))
+
+    def draws(self, seeds: tuple[int, int] = (3, 3)) -> list[Candidates]:
+        targets = torch.cat([targets_of(batch) for batch in self.BATCHES])
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        pairs = zip(self.BATCHES, generators, strict=True)
+        return [draw_candidates(batch, COUNTS, 2, g, targets)[0] for batch, g in pairs]
+
+    def test_have_the_same_negatives_with_the_same_log_q(self):
+        mine, other = (
+            {i: q for i, q in zip(c.item_indexes.tolist(), c.log_q.tolist(), strict=True) if q < 9}
+            for c in self.draws()
+        )
+        assert mine == other
+        assert mine.keys() >= {1, 3, 6}
+
+    def test_log_q_counts_the_targets_of_all(self):
+        first, _ = self.draws()
+        missing = (1 - 1 / 20) ** 5 * (7 / 8) ** 2  # item 1, five targets, two draws of eight
+        row = first.item_indexes.tolist().index(1)
+        assert first.log_q[row].item() == pytest.approx(math.log(1 - missing), rel=1e-5)
+
+    def test_encode_the_items_of_their_own_histories(self):
+        first, second = self.draws()
+        assert {5, 2} <= set(first.item_indexes.tolist())
+        assert 0 in second.item_indexes.tolist()
+
+
+class TestDrawUniform:
+    def test_all_items_come_equally_often(self):
+        drawn = draw_uniform(whole_catalogue(5), 2_000, 5, torch.Generator().manual_seed(0))
+        assert drawn.shape == (2_000, 5)
+        assert np.bincount(drawn.flatten()) / 2_000 == pytest.approx(np.ones(5), abs=0.1)
+
+    def test_of_a_sample_no_target_comes_more_often_for_being_one(self):
+        """Item 6 is each target; among uniform draws it is one of eight."""
+        counts = np.zeros(8)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(300):
+            candidates, _ = draw_candidates(batch_of([0, 6, 6]), COUNTS, 4, generator)
+            drawn = draw_uniform(candidates, 10, 4, generator)
+            counts += np.bincount(candidates.item_indexes[drawn].flatten(), minlength=8)
+        assert counts / counts.sum() == pytest.approx(np.full(8, 1 / 8), abs=0.04)
 
 
 def test_whole_catalogue_needs_no_renumbering():

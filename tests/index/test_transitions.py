@@ -1,0 +1,155 @@
+"""The memory of what follows what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys import schema
+from recsys.index.fit_transitions import count_transitions
+from recsys.index.transitions import (
+    NO_ITEM,
+    WEIGHTS,
+    WHOLE,
+    Transitions,
+    choose,
+    load_transitions,
+    pairs_of,
+    save_transitions,
+    strongest,
+)
+from recsys.schema import History
+
+
+def windows(*items: list[int]) -> pa.Table:
+    return pa.table({schema.ITEM_INDEXES: pa.array(items, pa.large_list(pa.int32()))})
+
+
+def pairs(*items: list[int]) -> dict[tuple[int, int], float]:
+    rows = pairs_of(windows(*items)).to_pylist()
+    return {(row["from"], row["to"]): row["sum"] / WHOLE for row in rows}
+
+
+def memory(*triples: tuple[int, int, float], size: int = 6, **chosen: float) -> Transitions:
+    ordered = sorted(triples)
+    starts = np.searchsorted([t[0] for t in ordered], np.arange(size + 1))
+    return Transitions(
+        starts.astype(np.int64),
+        np.array([t[1] for t in ordered], np.int32),
+        np.array([t[2] for t in ordered], np.float32),
+        **chosen,
+    )
+
+
+def bonuses(transitions: Transitions, *histories: list[int]) -> list[dict[int, float]]:
+    found = transitions.bonuses([History.of_items(items) for items in histories])
+    return [
+        {item: bonus for item, bonus in zip(items, gains, strict=True) if item != NO_ITEM}
+        for items, gains in zip(found[0].tolist(), found[1].tolist(), strict=True)
+    ]
+
+
+def test_a_pair_gains_by_how_near_it_is():
+    assert pairs([1, 2, 3, 4, 5]) == pytest.approx(
+        {(1, 2): 1, (2, 3): 1, (3, 4): 1, (4, 5): 1}
+        | {(1, 3): 1 / 2, (2, 4): 1 / 2, (3, 5): 1 / 2, (1, 4): 1 / 3, (2, 5): 1 / 3, (1, 5): 1 / 4}
+    )
+
+
+def test_no_pair_crosses_from_one_window_to_the_next():
+    assert pairs([1, 2], [3, 4]) == {(1, 2): 1, (3, 4): 1}
+
+
+def test_a_pair_of_several_windows_is_summed_and_an_item_may_follow_itself():
+    assert pairs([1, 2], [1, 2], [2, 2]) == {(1, 2): 2, (2, 2): 1}
+
+
+def test_strength_falls_with_the_popularity_of_both_items():
+    table = pa.table({"from": [0, 0, 1], "to": [1, 2, 2], "sum": [2 * WHOLE] * 3})
+    kept = strongest(table, np.array([16, 81, 1]), kept=5).to_pylist()
+    found = {(row["from"], row["to"]): row["sum"] for row in kept}
+    assert found[0, 1] == pytest.approx(2 / (16**0.7 * 81**0.3))
+    assert found[0, 2] == pytest.approx(2 / 16**0.7)
+    assert found[1, 2] == pytest.approx(2 / 81**0.7)
+
+
+def test_of_equal_strengths_the_lower_index_stays():
+    table = pa.table({"from": [7, 7, 7], "to": [5, 3, 4], "sum": [WHOLE] * 3})
+    kept = strongest(table, np.ones(8), kept=2)
+    assert kept["to"].to_pylist() == [3, 4]
+
+
+def test_newer_events_count_more():
+    transitions = memory((0, 1, 1.0), (2, 3, 1.0), (4, 5, 1.0), decay=0.5)
+    (found,) = bonuses(transitions, [4, 0, 2])
+    assert found == pytest.approx({5: 0.25, 1: 0.5, 3: 1.0})
+
+
+def test_what_follows_several_events_adds_up_and_the_weight_multiplies_it():
+    transitions = memory((0, 5, 2.0), (1, 5, 3.0), weight=0.5, decay=0.7)
+    assert bonuses(transitions, [0, 1], [], [2]) == [
+        pytest.approx({5: 0.5 * (3 + 0.7 * 2)}),
+        {},
+        {},
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.floats(0.1, 2)), max_size=12),
+    st.lists(st.lists(st.integers(0, 5), max_size=14), min_size=1, max_size=4),
+)
+def test_bonuses_are_those_of_a_plain_loop(triples, histories):
+    unique = {(i, j): s for i, j, s in triples}
+    transitions = memory(*((i, j, s) for (i, j), s in unique.items()), decay=0.9)
+    for history, found in zip(histories, bonuses(transitions, *histories), strict=True):
+        wanted: dict[int, float] = {}
+        for age, item in enumerate(reversed(history)):
+            for (i, j), strength in unique.items():
+                if i == item:
+                    wanted[j] = wanted.get(j, 0.0) + 0.9**age * strength
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_what_is_saved_is_what_is_loaded():
+    transitions = memory((0, 1, 1.5), (3, 2, 0.5), weight=0.8, decay=0.7)
+    again = load_transitions(save_transitions(transitions))
+    assert (again.weight, again.decay) == (0.8, 0.7)
+    assert bonuses(again, [0, 3]) == bonuses(transitions, [0, 3])
+
+
+def test_the_weight_is_what_validation_needs():
+    vectors = torch.eye(6)
+    right = memory(*((i, (i + 1) % 6, 0.1) for i in range(6)))
+    histories = [History.of_items([i]) for i in range(6)]
+    # The vectors put another item first by a margin that only a larger weight makes up for.
+    users = 0.2 * torch.eye(6).roll(3, 1)
+    targets = [np.array([(i + 1) % 6]) for i in range(6)]
+    assert choose(right, users, vectors, histories, targets).weight == WEIGHTS[5]
+    useless = memory(*((i, (i + 4) % 6, 0.1) for i in range(6)))
+    agreed = [np.array([(i + 3) % 6]) for i in range(6)]
+    assert choose(useless, users, vectors, histories, agreed).weight == 0.0
+
+
+def test_the_decay_is_what_validation_needs():
+    transitions = memory((0, 4, 0.25), (1, 5, 0.2))
+    vectors, users = torch.eye(6), torch.zeros(1, 6)
+    history = [History.of_items([0, 1])]
+    newest = choose(transitions, users, vectors, history, [np.array([5])])
+    whole = choose(transitions, users, vectors, history, [np.array([4])])
+    assert newest.decay < 0.2 / 0.25 < whole.decay
+
+
+@pytest.mark.ray
+def test_counting_over_files_is_counting_at_once(toy_dataset):
+    found = count_transitions(toy_dataset, kept=4)
+    rows = pa.concat_tables([toy_dataset.read_table(n) for n in toy_dataset.names("train/")])
+    counts = toy_dataset.read_table("items.parquet")["train_count"].to_numpy()
+    whole = strongest(pairs_of(rows), np.maximum(1, counts), 4)
+    rows_of = np.repeat(np.arange(len(counts)), np.diff(found.starts))
+    assert rows_of.tolist() == whole["from"].to_pylist()
+    assert found.items.tolist() == whole["to"].to_pylist()
+    assert found.strengths == pytest.approx(whole["sum"].to_numpy(), rel=1e-5)
