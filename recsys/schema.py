@@ -106,7 +106,7 @@ NO_TARGET = -100
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One answered item: its id, cosine score and title (None where the catalogue has none)."""
+    """One answered item: id, score and title (None where the catalogue has none)."""
 
     item_id: str
     score: float

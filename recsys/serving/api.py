@@ -60,7 +60,7 @@ class SimilarItemsRequest(RequestModel):
 
 
 class RecommendedItem(BaseModel):
-    """One answered item; `score` is a cosine, or a share of events for popular items."""
+    """One answered item; `score` is a cosine and its bonus, or a share of events if popular."""
 
     item_id: str
     score: float
