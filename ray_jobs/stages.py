@@ -23,8 +23,9 @@ from recsys.index.complete import complete as complete_attributes
 from recsys.training.distill import distill as distill_checkpoint
 from recsys.training.distill import distilled_settings
 from recsys.training.pretrain import pretrain as pretrain_backbone
-from recsys.training.pretrain import pretrain_settings
+from recsys.training.pretrain import pretrain_parents, pretrain_settings
 from recsys.training.trainer import train as train_model
+from recsys.training.trainer import training_parents
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def _train(command: Command, model: ModelConfig, training: TrainingConfig, place
         command.place(place),
         "checkpoint",
         config,
-        {"dataset": dataset.digest},
+        training_parents(model, training, dataset),
         lambda output: train_model(model, training, dataset, output),
     )
 
@@ -156,17 +157,6 @@ def pipeline(command: Command) -> Artifact:
     return evaluate(command)
 
 
-def _keep_or_make(
-    place: str, kind: str, config: dict, parents: dict[str, str], make: Callable[[str], Artifact]
-) -> Artifact:
-    found = find_manifest(place)
-    if found and (found.kind, found.config, found.parents) == (kind, config, parents):
-        log.info("%s: kept, it was made with the same config from the same parents", place)
-        return open_artifact(place, kind)
-    log.info("%s: making it", place)
-    return make(place)
-
-
 def explain(command: Command) -> Artifact:
     """Index, checkpoint and dataset -> explanations."""
     parents = {
@@ -213,7 +203,7 @@ def pretrain(command: Command) -> Artifact:
         command.place("backbone"),
         "backbone",
         pretrain_settings(model, config),
-        {"dataset": dataset.digest},
+        pretrain_parents(model, dataset),
         lambda output: pretrain_backbone(model, config, dataset, output),
     )
 
@@ -232,3 +222,14 @@ def distill(command: Command) -> Artifact:
     )
     index = _index(command, "student/index", command.job.index, dataset, student)
     return _evaluate(command, "student/report", dataset, student, index, {})
+
+
+def _keep_or_make(
+    place: str, kind: str, config: dict, parents: dict[str, str], make: Callable[[str], Artifact]
+) -> Artifact:
+    found = find_manifest(place)
+    if found and (found.kind, found.config, found.parents) == (kind, config, parents):
+        log.info("%s: kept, it was made with the same config from the same parents", place)
+        return open_artifact(place, kind)
+    log.info("%s: making it", place)
+    return make(place)

@@ -111,7 +111,7 @@ def test_every_function_is_short():
     ("module", "absent"),
     [
         ("recsys.engine.recommender", ("ray", "deepspeed")),
-        ("recsys.eval.metrics", ("ray", "deepspeed")),
+        ("recsys.metrics", ("ray", "deepspeed")),
         ("recsys.config", ("torch", "ray", "pyarrow", "deepspeed")),
     ],
 )

@@ -333,35 +333,6 @@ def test_a_damaged_artifact_can_be_written_over(tmp_path):
     assert open_artifact(tmp_path / "a", "dataset").digest == made.digest
 
 
-def test_the_digest_says_nothing_of_place_parents_or_the_order_of_writing(tmp_path):
-    first = make(tmp_path / "a", FILES, parents={"items": "x"})
-    second = make(tmp_path / "b", dict(reversed(FILES.items())), parents={"items": "y"})
-    assert first.digest == second.digest
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"config": {"epochs": 4}},
-        {"facts": {"rows": 1}},
-        {"kind": "index"},
-        {"files": FILES | {"a.bin": b"First"}},
-        {"files": FILES | {"more.bin": b""}},
-        {"files": {"a.bin": b"first"}},
-    ],
-)
-def test_the_digest_tells_other_content_apart(tmp_path, changed):
-    assert make(tmp_path / "a").digest != make(tmp_path / "b", **changed).digest
-
-
-@settings(deadline=None, max_examples=40)
-@given(first=contents, second=contents)
-def test_digests_are_equal_where_files_are(tmp_path_factory, first, second):
-    folder = tmp_path_factory.mktemp("digests")
-    same = make(folder / "a", first).digest == make(folder / "b", second).digest
-    assert same == (first == second)
-
-
 def test_files_written_elsewhere_are_taken_in_by_their_entries(tmp_path):
     writer = ArtifactWriter(tmp_path / "a", "dataset")
     entry = write_file(tmp_path / "a", "train/part.bin", b"part")

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from recsys import schema
 from recsys.config import PrepareConfig
-from recsys.data.sources import Source, parquet_errors
+from recsys.data.sources import Source, read_source
 from recsys.data.tokenize import load_tokenizer, with_tokens
 from recsys.data.vocabulary import UNKNOWN, ItemVocabulary
-from recsys.storage import retried
 
 TOKENIZE_ITEMS = 4096
 """Items that a task tokenises."""
@@ -26,10 +24,7 @@ DERIVED = (schema.ITEM_INDEX, schema.TEXT, schema.TOKEN_IDS, schema.TRAIN_COUNT)
 
 def read_items(source: Source) -> pa.Table:
     """The raw item table with ids as text."""
-    with parquet_errors(source.paths[0]):
-        raw = retried(
-            lambda: pq.ParquetDataset(source.paths, filesystem=source.fs).read(source.columns)
-        )
+    raw = read_source(source)
     place = raw.column_names.index(schema.ITEM_ID)
     return raw.set_column(place, schema.ITEM_ID, raw[schema.ITEM_ID].cast(pa.large_string()))
 

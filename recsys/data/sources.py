@@ -219,6 +219,19 @@ def read_piece(fs: pafs.FileSystem, piece: Piece, columns: list[str]) -> pa.Tabl
         return retried(read)
 
 
+def read_source(source: Source) -> pa.Table:
+    """All rows of a table that one process can hold.
+
+    Raises:
+        ValueError: a file is not whole Parquet.
+        StorageError: it cannot be reached.
+    """
+    with parquet_errors(source.paths[0]):
+        return retried(
+            lambda: pq.ParquetDataset(source.paths, filesystem=source.fs).read(source.columns)
+        )
+
+
 def _is_data(name: str) -> bool:
     return name.endswith(".parquet") and not name.startswith((".", "_"))
 

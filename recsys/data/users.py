@@ -22,9 +22,9 @@ from recsys import schema
 from recsys.artifact import ArtifactWriter
 from recsys.data.interactions import EVENTS
 from recsys.data.privacy import pseudonymise
-from recsys.data.sources import INTERACTION_COLUMNS, Column, find_source, parquet_errors
+from recsys.data.sources import INTERACTION_COLUMNS, Column, find_source, read_source
 from recsys.data.user_rows import THREADS, users_of
-from recsys.storage import filesystem, storage_errors
+from recsys.storage import filesystem, retried, storage_errors
 
 TABLE = "users"
 USERS = "users.parquet"
@@ -35,7 +35,7 @@ def has_users(data: str) -> bool:
     """Whether there is a table `users` under `data`."""
     fs, root = filesystem(data)
     with storage_errors(f"{data}/{TABLE}"):
-        found = fs.get_file_info([f"{root}/{USERS}", f"{root}/{TABLE}"])
+        found = retried(lambda: fs.get_file_info([f"{root}/{USERS}", f"{root}/{TABLE}"]))
     return found[0].is_file or found[1].type == pafs.FileType.Directory
 
 
@@ -83,8 +83,7 @@ def _read(data: str, columns: Sequence[str], user_key: bytes | None) -> pa.Table
     wanted = {name: Column(_can_be_text, "text, a number or a date", True) for name in columns}
     key = {schema.USER_ID: INTERACTION_COLUMNS[schema.USER_ID]}
     source = find_source(data, TABLE, key | wanted)
-    with parquet_errors(source.paths[0]):
-        raw = pq.ParquetDataset(source.paths, filesystem=source.fs).read(columns=source.columns)
+    raw = read_source(source)
     ids = users_of(raw) if user_key is None else pseudonymise(raw[schema.USER_ID], user_key)
     texts = {name: pc.cast(raw[name], pa.large_string()) for name in columns}
     return pa.table({schema.USER_ID: ids} | texts)

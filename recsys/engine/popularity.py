@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from recsys.index.item_index import popularity_order
+
 
 class PopularityRanking:
     """Items by their number of training events, most first; ties in index order.
@@ -13,7 +15,7 @@ class PopularityRanking:
 
     def __init__(self, train_counts_N: torch.Tensor, removed_N: torch.Tensor | None = None) -> None:
         counts_N = train_counts_N.double()
-        order = counts_N.argsort(descending=True, stable=True)
+        order = popularity_order(counts_N)
         self._order = order if removed_N is None else order[~removed_N[order]]
         self._shares_N = counts_N / counts_N.sum().clamp_min(1)
 

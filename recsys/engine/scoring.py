@@ -12,8 +12,9 @@ import torch
 
 from recsys.data.collate import collate_histories
 from recsys.engine.catalogue import Catalogue
-from recsys.index.item_index import ItemIndex
-from recsys.index.transitions import NO_ITEM, Transitions
+from recsys.index.item_index import ItemIndex, popularity_order
+from recsys.index.transitions import Transitions
+from recsys.metrics import NO_ITEM
 from recsys.models.recommender_model import RecommenderModel
 from recsys.schema import History
 
@@ -35,8 +36,7 @@ class Scorer:
         self._model = model
         self._index = index
         self._removed_N = catalogue.removed
-        order_N = catalogue.train_counts.argsort(descending=True, stable=True)
-        self._place_N = order_N.argsort()
+        self._place_N = popularity_order(catalogue.train_counts).argsort()
         self._max_history = max_history
         self._transitions = transitions
 

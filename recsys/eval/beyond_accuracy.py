@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from recsys.eval.metrics import NO_ITEM, exposure, hits_of
+from recsys.metrics import NO_ITEM, exposure, hits_of
 
 VectorsOf = Callable[[np.ndarray], np.ndarray]
 """The vectors (..., D) of an array of item indexes."""

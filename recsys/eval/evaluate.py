@@ -22,7 +22,7 @@ from recsys.eval.baselines import load_sequence, make_baselines
 from recsys.eval.beyond_accuracy import VectorsOf
 from recsys.eval.confidence import confidence, fairness
 from recsys.eval.examples import examples, worst_mistakes
-from recsys.eval.held_out import ITEMS, read_held_out
+from recsys.eval.held_out import ITEMS, check_lineage, read_held_out
 from recsys.eval.item_map import ItemMap, make_item_map
 from recsys.eval.predictions import HeldOutTargets, Scores, evaluate_heads
 from recsys.eval.ranking import POPULARITY, Ranker, rank_all, score_rankers
@@ -31,8 +31,8 @@ from recsys.eval.report_models import TRAINED
 from recsys.eval.row_scores import ROW_METRICS, ROWS, RowScores
 from recsys.eval.segments import ALL, HeldOut, Labels
 from recsys.index.embed import embed_text
-from recsys.index.item_index import VECTORS, load_index
-from recsys.models.build import load_model
+from recsys.index.item_index import VECTORS, ItemIndex, load_index
+from recsys.models.build import LOG, load_model
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def evaluate(
         ValueError: the artifacts were not made from one another, there are no rows to score, the
             dataset lacks a column that is to make segments, or a baseline cannot be made.
     """
-    _check_lineage(dataset, checkpoint, index)
+    check_lineage(dataset, checkpoint, index)
     catalogue = Catalogue(index.read_table(ITEMS))
     held_out = read_held_out(dataset, config, catalogue.train_counts.numpy())
     sequences = sequences or {}
@@ -66,26 +66,21 @@ def evaluate(
     }
     for name, trained in sequences.items():
         rankers[name] = load_sequence(trained, catalogue, config.filter_seen)
-    vectors_of = _read_vectors(index)
+    stored = load_index(index.read_bytes(VECTORS))
+    vectors_of = _vectors_of(stored)
     scored = score_rankers(rankers, held_out, config, vectors_of)
     report = {
         "split": _describe_split(dataset, config, held_out),
         "models": scored.means,
         "confidence": confidence(scored.rows, TRAINED),
         "fairness": fairness(scored.rows),
-        "heads": _judge_heads(config, dataset, checkpoint, index),
+        "heads": _judge_heads(config, dataset, checkpoint, stored),
         "data": _describe_data(dataset),
         **_to_look_at(rankers[TRAINED], scored.trained, held_out, catalogue, config),
     }
     parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index, **sequences}
     item_map = _map_of(index, catalogue, vectors_of)
     return _write(config, report, scored.rows, item_map, parents, output)
-
-
-def _check_lineage(dataset: Artifact, checkpoint: Artifact, index: Artifact) -> None:
-    for child in (checkpoint, index):
-        if child.manifest.parents["dataset"] != dataset.digest:
-            raise ValueError(f"{child.uri} was not made from {dataset.uri}: make it again")
 
 
 def _zero_shot_text(
@@ -98,13 +93,12 @@ def _zero_shot_text(
     return embed_text(dataset, model, IndexConfig())
 
 
-def _read_vectors(index: Artifact) -> VectorsOf:
-    found = load_index(index.read_bytes(VECTORS))
-    return lambda items: found.vectors_of(torch.from_numpy(items)).float().numpy()
+def _vectors_of(stored: ItemIndex) -> VectorsOf:
+    return lambda items: stored.vectors_of(torch.from_numpy(items)).numpy()
 
 
 def _judge_heads(
-    config: EvaluationConfig, dataset: Artifact, checkpoint: Artifact, index: Artifact
+    config: EvaluationConfig, dataset: Artifact, checkpoint: Artifact, stored: ItemIndex
 ) -> dict[str, dict[str, Scores]]:
     """How well values and probabilities are predicted, where the model has heads for that."""
     model, shape = load_model(checkpoint, with_text=False)
@@ -112,8 +106,7 @@ def _judge_heads(
         return {}
     rows = read_rows(dataset, config.split)
     held_out = HeldOutTargets(histories_of(rows), targets_of(rows), target_values_of(rows))
-    vectors = load_index(index.read_bytes(VECTORS)).vectors_of(torch.arange(shape.num_items))
-    return evaluate_heads(model, vectors, held_out, shape.max_history, config.batch_size)
+    return evaluate_heads(model, stored.vectors, held_out, shape.max_history, config.batch_size)
 
 
 def _to_look_at(
@@ -166,7 +159,7 @@ def _write(
     parents: dict[str, Artifact],
     output: str,
 ) -> Artifact:
-    log_rows = parents["checkpoint"].read_json("training_log.json")
+    log_rows = parents["checkpoint"].read_json(LOG)
     quality = parents["dataset"].read_json("quality.json")
     writer = ArtifactWriter(output, "report")
     writer.add_json("report.json", report)

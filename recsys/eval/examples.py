@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from recsys.engine.catalogue import Catalogue
-from recsys.eval.metrics import NO_ITEM, hits_of
 from recsys.eval.segments import HISTORY_BOUNDS, HeldOut
+from recsys.metrics import NO_ITEM, hits_of
 
 NUM_EXAMPLES, NUM_MISTAKES = 6, 5
 NUM_TITLES = 5

@@ -13,14 +13,15 @@ from recsys.config import EvaluationConfig, ModelConfig
 from recsys.data.collate import read_rows
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.recommender import Recommender
+from recsys.eval.beyond_accuracy import VectorsOf
 from recsys.eval.explain_page import render_explanations
 from recsys.eval.feature_importance import (
     Sample,
-    VectorsOf,
     contribution_shares,
     draw_sample,
     fit_surrogate,
 )
+from recsys.eval.held_out import check_lineage
 from recsys.index.item_index import VECTORS, load_index
 
 NUM_USERS = 500
@@ -39,9 +40,7 @@ def explain(
     Raises:
         ValueError: the artifacts were not made from one another, or no row has a history.
     """
-    for child in (checkpoint, index):
-        if child.manifest.parents.get("dataset") != dataset.digest:
-            raise ValueError(f"{child.uri} was not made from {dataset.uri}: make it again")
+    check_lineage(dataset, checkpoint, index)
     recommender = Recommender.load(checkpoint, index, config.filter_seen)
     catalogue = Catalogue(index.read_table("items.parquet"))
     sample = draw_sample(read_rows(dataset, config.split), recommender, NUM_USERS)

@@ -7,7 +7,7 @@ item, F features, N items, D embedding size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from recsys import schema
 from recsys.data.collate import histories_of
 from recsys.engine.catalogue import ATTRIBUTES, NO_VALUE, Catalogue
 from recsys.engine.recommender import Recommender
+from recsys.eval.beyond_accuracy import VectorsOf
 from recsys.eval.segments import OTHER, UNKNOWN
 from recsys.schema import History
 
@@ -36,9 +37,6 @@ HELD_OUT = 0.3
 """Share of the users that the rules are not fitted to, and judged on."""
 MIN_USERS = 10
 """Users without whom there are no rules: their quality could not be told."""
-
-VectorsOf = Callable[[np.ndarray], np.ndarray]
-"""Item indexes (X,) -> vectors of length 1 (X, D) in which items are alike."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,10 @@ def _shares(groups: dict[str, Counter[str]]) -> dict[str, dict[str, float]]:
 def fit_surrogate(
     sample: Sample, catalogue: Catalogue, vectors_of: VectorsOf, seed: int = 0
 ) -> Surrogate | None:
-    """Rules that tell recommended items from random ones; None for fewer than `MIN_USERS` users."""
+    """Rules that tell recommended items from random ones; None for fewer than `MIN_USERS` users.
+
+    `vectors_of` gives vectors of length 1, in which items are alike.
+    """
     if len(sample.histories) < MIN_USERS:
         return None
     # scikit-learn takes a second to import, and no other stage needs it.

@@ -37,6 +37,17 @@ def read_held_out(dataset: Artifact, config: EvaluationConfig, train_counts: np.
     )
 
 
+def check_lineage(dataset: Artifact, *children: Artifact) -> None:
+    """Hold that artifacts were made from a dataset.
+
+    Raises:
+        ValueError: one was not.
+    """
+    for child in children:
+        if child.manifest.parents.get("dataset") != dataset.digest:
+            raise ValueError(f"{child.uri} was not made from {dataset.uri}: make it again")
+
+
 def _user_labels(
     dataset: Artifact, columns: tuple[str, ...], users: pa.ChunkedArray
 ) -> dict[str, Labels]:

@@ -11,10 +11,10 @@ import numpy as np
 from recsys.config import EvaluationConfig
 from recsys.engine.recommender import Ranked
 from recsys.eval import beyond_accuracy as beyond
-from recsys.eval.metrics import NO_ITEM, catalogue_coverage
 from recsys.eval.report_models import TRAINED
 from recsys.eval.row_scores import ROW_CUTOFF, RowScores, score_segments
 from recsys.eval.segments import ALL, HeldOut, segments
+from recsys.metrics import NO_ITEM, catalogue_coverage
 from recsys.schema import History
 
 POPULARITY = "popularity"

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from recsys.artifact import Artifact
-from recsys.eval.metrics import ranking_metrics
 from recsys.eval.segments import Segment
+from recsys.metrics import ranking_metrics
 
 ROWS = "rows.parquet"
 ROW_CUTOFF = 10

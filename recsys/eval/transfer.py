@@ -8,14 +8,12 @@ from torch import nn
 from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import ModelConfig
 from recsys.data.tokenize import load_tokenizer
-from recsys.models.build import ITEMS, load_model, save_model
+from recsys.models.build import ITEMS, LOG, load_model, save_model
 from recsys.models.item_encoder import HybridItemEncoder
 from recsys.models.recommender_model import RecommenderModel
 from recsys.models.user_encoder import UserEncoder
 from recsys.models.warm_start import event_rows
 from recsys.schema import ITEM_ID
-
-LOG = "training_log.json"
 
 
 def transfer_checkpoint(checkpoint: Artifact, dataset: Artifact, output: str) -> Artifact:

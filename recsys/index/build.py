@@ -11,7 +11,7 @@ from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import IndexConfig
 from recsys.index.embed import embed_items
 from recsys.index.fit_transitions import fit_transitions
-from recsys.index.item_index import VECTORS, make_index, save_index
+from recsys.index.item_index import VECTORS, make_index, popularity_order, save_index
 from recsys.index.transitions import TRANSITIONS, save_transitions
 
 CATALOGUE_COLUMNS = (
@@ -35,10 +35,9 @@ def build_index(
     vectors = embed_items(dataset, checkpoint, config)
     items = dataset.read_table("items.parquet")
     counts = torch.as_tensor(items[schema.TRAIN_COUNT].to_numpy().copy())
-    order = counts.argsort(descending=True, stable=True)
     removed = torch.tensor(items[schema.REMOVED].to_pylist())
     kept = [name for name in (schema.ITEM_ID, *CATALOGUE_COLUMNS) if name in items.column_names]
-    index = make_index(vectors, config.precision, order, removed)
+    index = make_index(vectors, config.precision, popularity_order(counts), removed)
     writer = ArtifactWriter(output, "index")
     writer.add_bytes(VECTORS, save_index(index))
     writer.add_table("items.parquet", items.select(kept))

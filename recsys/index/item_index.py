@@ -39,6 +39,11 @@ class ItemIndex(Protocol):
         ...
 
 
+def popularity_order(train_counts_N: torch.Tensor) -> torch.Tensor:
+    """(N,) item indexes by training events, most first, ties in index order."""
+    return train_counts_N.argsort(descending=True, stable=True)
+
+
 class Ranking:
     """Which items come first among scores: removed ones never, of equal ones the earlier in order.
 

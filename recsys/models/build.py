@@ -27,6 +27,7 @@ from recsys.pretrained import resolve_backbone
 
 WEIGHTS = "model.safetensors"
 BACKBONE = "backbone"
+LOG = "training_log.json"
 USER_BACKBONE = "user_backbone"
 """The architecture of a user backbone; its weights are among the model's own."""
 ITEMS = "items.parquet"

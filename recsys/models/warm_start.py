@@ -23,7 +23,7 @@ MAY_DIFFER = {
     *("id_rows", "dropout", "temperature"),
 }
 """Settings of a model on which neither shape nor meaning of what is carried over depends."""
-CARRIED = ("item_encoder.", "user_encoder.", "text_encoder.whitening", "log_temperature")
+CARRIED = ("item_encoder.", "user_encoder.", "text_encoder.whitening", "temperature.")
 OF_ITEMS = ("table.weight", "train_counts")
 BY_EVENT = ".event.weight"
 BY_PLACE = (".position.weight", ".distance.weight")

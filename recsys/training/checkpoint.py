@@ -11,10 +11,9 @@ from typing import Any
 import ray.train
 import ray.train.collective
 
+from recsys.models.build import LOG
 from recsys.training.cursor import Cursor
 from recsys.training.zero import TAG
-
-LOG = "training_log.json"
 
 Log = list[dict[str, float]]
 

@@ -26,8 +26,7 @@ from recsys.artifact import Artifact, ArtifactWriter, open_artifact
 from recsys.config import DistillationConfig
 from recsys.data.tokenize import load_tokenizer
 from recsys.models.backbone import TextEncoder, pad_tokens
-from recsys.models.build import BACKBONE, ITEMS, load_model, save_model
-from recsys.training.checkpoint import LOG
+from recsys.models.build import BACKBONE, ITEMS, LOG, load_model, save_model
 from recsys.training.optimizer import learning_rate_factor
 
 HELD_OUT = 0.1

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load
 
 from recsys import schema
-from recsys.artifact import Artifact, open_artifact
+from recsys.artifact import Artifact
 from recsys.config import ModelConfig, TrainingConfig
 from recsys.data.augment import Augmenter
 from recsys.data.collate import histories_of, read_rows, target_values_of, targets_of
@@ -113,8 +113,10 @@ def _read_tokens(dataset: Artifact) -> np.ndarray:
     return rows
 
 
-def check_training(model: ModelConfig, training: TrainingConfig, dataset: Artifact) -> None:
-    """What can be known to fail before any work is done.
+def check_training(
+    model: ModelConfig, training: TrainingConfig, dataset: Artifact, start: Artifact | None = None
+) -> None:
+    """What can be known to fail before any work is done; `start` is `training.start_from`.
 
     Raises:
         ValueError: `event_weights` names an event that the dataset does not have, substitution is
@@ -122,8 +124,8 @@ def check_training(model: ModelConfig, training: TrainingConfig, dataset: Artifa
             where the dataset has no values, or a checkpoint to start from does not fit.
     """
     read_event_weights(training, dataset)
-    if training.start_from:
-        check_start(model, open_artifact(training.start_from, "checkpoint"))
+    if start is not None:
+        check_start(model, start)
     if training.rating_weight:
         check_values(dataset)
     cached = model.item_features != "id" and model.tuning == "frozen"

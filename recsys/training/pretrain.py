@@ -25,12 +25,13 @@ from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import ModelConfig, PretrainingConfig, TrainingConfig
 from recsys.data.tokenize import load_tokenizer
 from recsys.models.backbone import Tokens, pad_tokens
-from recsys.models.build import BACKBONE
-from recsys.storage import filesystem
-from recsys.training.checkpoint import LOG, Log, restore, save
+from recsys.models.build import BACKBONE, LOG
+from recsys.pretrained import backbone_digest
+from recsys.training.checkpoint import Log, restore, save
 from recsys.training.cursor import Cursor
 from recsys.training.examples import Examples, make_examples
 from recsys.training.objectives import make_objective, mask_tokens, next_tokens
+from recsys.training.workers import run_workers
 from recsys.training.zero import consolidated_state, start_engine
 
 LOG_EVERY = 10
@@ -68,7 +69,10 @@ def pretrain(
     run_uri, name = f"{str(output).rstrip('/')}-run", _run_name(model, config, dataset)
     job = PretrainJob(model=model, config=config, examples=f"{run_uri}/{name}-examples")
     examples.write(job.examples)
-    checkpoint = _fit(job, run_uri, name)
+    kept = ray.train.CheckpointConfig(num_to_keep=1)
+    settings = job.model_dump(mode="json")
+    checkpoint = run_workers(pretrain_loop, settings, config, run_uri, name, kept).checkpoint
+    assert checkpoint is not None
     facts = {
         "num_texts": len(examples.token_ids),
         "num_examples": len(examples.pairs),
@@ -87,32 +91,9 @@ def _check_tokens(model: ModelConfig, dataset: Artifact) -> None:
 
 
 def _run_name(model: ModelConfig, config: PretrainingConfig, dataset: Artifact) -> str:
-    told = [model.backbone, model.pooling, config.model_dump_json(), dataset.digest]
+    told = [model.backbone, model.pooling, config.model_dump_json()]
+    told += pretrain_parents(model, dataset).values()
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
-
-
-def _fit(job: PretrainJob, run_uri: str, name: str) -> ray.train.Checkpoint:
-    config = job.config
-    fs, place = filesystem(run_uri)
-    trainer = ray.train.torch.TorchTrainer(
-        pretrain_loop,
-        train_loop_config=job.model_dump(mode="json"),
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.num_workers, use_gpu=config.use_gpu
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=place,
-            storage_filesystem=fs,
-            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    checkpoint = trainer.fit().checkpoint
-    assert checkpoint is not None
-    return checkpoint
 
 
 def _publish(
@@ -137,7 +118,7 @@ def _publish(
     parameters = sum(p.numel() for p in objective.backbone.parameters())
     return writer.publish(
         pretrain_settings(job.model, job.config),
-        {"dataset": dataset.digest},
+        pretrain_parents(job.model, dataset),
         {**facts, "parameters": parameters},
     )
 
@@ -149,6 +130,12 @@ def pretrain_settings(model: ModelConfig, config: PretrainingConfig) -> dict[str
         "backbone": model.backbone,
         "pooling": model.pooling,
     }
+
+
+def pretrain_parents(model: ModelConfig, dataset: Artifact) -> dict[str, str]:
+    """The digests of what a backbone is made from: the dataset, and a backbone before it."""
+    digest = backbone_digest(model.backbone)
+    return {"dataset": dataset.digest} | ({"backbone": digest} if digest else {})
 
 
 def pretrain_loop(settings: dict[str, Any]) -> None:

@@ -8,18 +8,18 @@ import tempfile
 from pathlib import Path
 
 import ray.train
-import ray.train.torch
 import torch
 from safetensors.torch import load, save
 
 from recsys import schema
-from recsys.artifact import Artifact, ArtifactWriter, open_artifact, write_file
+from recsys.artifact import Artifact, ArtifactWriter, find_manifest, open_artifact, write_file
 from recsys.config import IndexConfig, ModelConfig, TrainingConfig
 from recsys.data.tokenize import load_tokenizer
 from recsys.index.embed import embed_text
 from recsys.models.backbone import TextEncoder, fit_whitening, load_text_encoder, merge_lora
 from recsys.models.build import (
     ITEMS,
+    LOG,
     ModelShape,
     add_heads,
     build_model,
@@ -29,10 +29,10 @@ from recsys.models.build import (
 from recsys.models.recommender_model import RecommenderModel
 from recsys.models.warm_start import read_whitening
 from recsys.pretrained import backbone_digest
-from recsys.storage import has_file, read_bytes, steady_filesystem
-from recsys.training.checkpoint import LOG
+from recsys.storage import has_file, read_bytes
 from recsys.training.job import TEXT_VECTORS, TrainJob, check_training
 from recsys.training.loop import train_loop
+from recsys.training.workers import run_workers
 from recsys.training.zero import consolidated_state
 
 SCORE = "valid_ndcg@10"
@@ -48,33 +48,44 @@ def train(model: ModelConfig, training: TrainingConfig, dataset: Artifact, outpu
     Raises:
         ValueError: an option does not fit the dataset or the model.
     """
-    check_training(model, training, dataset)
-    start = _open_start(training)
+    start = open_artifact(training.start_from, "checkpoint") if training.start_from else None
+    check_training(model, training, dataset, start)
     run_uri = f"{str(output).rstrip('/')}-run"
-    job = _make_job(model, training, dataset, run_uri)
-    name = _run_name(model, training, dataset, start)
-    result = _fit(job, run_uri, name)
-    kept = result.best_checkpoints or []
-    best, _ = max(kept, key=lambda pair: pair[1].get(SCORE, float("-inf")))
-    return _publish(job, dataset, start, best, output)
+    parents = training_parents(model, training, dataset)
+    job = _make_job(model, training, dataset, start, run_uri)
+    kept = ray.train.CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=SCORE)
+    name, settings = _run_name(model, training, parents), job.model_dump(mode="json")
+    result = run_workers(train_loop, settings, training, run_uri, name, kept)
+    found = result.best_checkpoints or []
+    best, _ = max(found, key=lambda pair: pair[1].get(SCORE, float("-inf")))
+    return _publish(job, dataset, parents, best, output)
 
 
-def _open_start(training: TrainingConfig) -> Artifact | None:
-    return open_artifact(training.start_from, "checkpoint") if training.start_from else None
+def training_parents(
+    model: ModelConfig, training: TrainingConfig, dataset: Artifact
+) -> dict[str, str]:
+    """The digests of all that a checkpoint is made from: a path may be given another content."""
+    parents = {"dataset": dataset.digest}
+    if training.start_from and (start := find_manifest(training.start_from)):
+        parents["start_from"] = start.digest
+    if model.item_features != "id" and (digest := backbone_digest(model.backbone)):
+        parents["backbone"] = digest
+    return parents
 
 
-def _run_name(
-    model: ModelConfig, training: TrainingConfig, dataset: Artifact, start: Artifact | None
-) -> str:
-    told = [model.model_dump_json(), training.model_dump_json(), dataset.digest]
-    told += [start.digest] if start else []
+def _run_name(model: ModelConfig, training: TrainingConfig, parents: dict[str, str]) -> str:
+    told = [model.model_dump_json(), training.model_dump_json(), *parents.values()]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def _make_job(
-    model: ModelConfig, training: TrainingConfig, dataset: Artifact, run_uri: str
+    model: ModelConfig,
+    training: TrainingConfig,
+    dataset: Artifact,
+    start: Artifact | None,
+    run_uri: str,
 ) -> TrainJob:
-    cache = _cache_text(model, training, dataset, run_uri)
+    cache = _cache_text(model, training, dataset, start, run_uri)
     return TrainJob(
         dataset=dataset.uri,
         model=model,
@@ -95,13 +106,16 @@ def _shape(model: ModelConfig, dataset: Artifact) -> ModelShape:
 
 
 def _cache_text(
-    model: ModelConfig, training: TrainingConfig, dataset: Artifact, run_uri: str
+    model: ModelConfig,
+    training: TrainingConfig,
+    dataset: Artifact,
+    start: Artifact | None,
+    run_uri: str,
 ) -> str | None:
     """Name of the file with a frozen backbone's text vectors, made unless it is already there."""
     if model.item_features == "id" or model.tuning != "frozen":
         return None
     items = next(f.sha256 for f in dataset.manifest.files if f.path == "items.parquet")
-    start = _open_start(training)
     told = [items, model.backbone, model.pooling, model.backbone_precision, str(model.whiten)]
     told += [backbone_digest(model.backbone), start.digest if start else ""]
     name = f"text_vectors_{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}.safetensors"
@@ -122,34 +136,10 @@ def _text_tensors(
     return {TEXT_VECTORS: whitened_NE, "mean": mean_E, "whitening": whitening_EE}
 
 
-def _fit(job: TrainJob, run_uri: str, name: str) -> ray.train.Result:
-    training = job.training
-    fs, place = steady_filesystem(run_uri)
-    trainer = ray.train.torch.TorchTrainer(
-        train_loop,
-        train_loop_config=job.model_dump(mode="json"),
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if training.use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=training.num_workers, use_gpu=training.use_gpu
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=place,
-            storage_filesystem=fs,
-            failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute=SCORE
-            ),
-        ),
-    )
-    return trainer.fit()
-
-
 def _publish(
     job: TrainJob,
     dataset: Artifact,
-    start: Artifact | None,
+    parents: dict[str, str],
     checkpoint: ray.train.Checkpoint,
     output: str,
 ) -> Artifact:
@@ -164,7 +154,7 @@ def _publish(
     config = {"model": job.model, "training": job.training}
     return writer.publish(
         {name: section.model_dump(mode="json") for name, section in config.items()},
-        {"dataset": dataset.digest} | ({"start_from": start.digest} if start else {}),
+        parents,
         {"shape": job.shape.model_dump(), "prepare": dataset.manifest.config["prepare"]},
     )
 

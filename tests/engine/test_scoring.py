@@ -116,3 +116,15 @@ def test_a_quantised_index_takes_bonuses_too():
     scores, items = scorer.search(asked, NUM_ITEMS, [[]] * 4)
     exact = make_scorer(memory).score(asked, range(NUM_ITEMS)).gather(1, items)
     torch.testing.assert_close(scores, exact, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_history_that_nothing_follows_is_answered_by_vectors_alone(precision):
+    nothing = transitions(6, share=0.0)
+    model, removed = make_model(), torch.zeros(NUM_ITEMS, dtype=torch.bool)
+    index = make_index(vectors_of(model), precision, torch.arange(NUM_ITEMS), removed)
+    told = (model, index, make_catalogue(), MAX_HISTORY)
+    asked = [History.of_items([2, 5])]
+    found = [Scorer(*told, memory).search(asked, 5, [[1]]) for memory in (nothing, None)]
+    assert found[0][1].tolist() == found[1][1].tolist()
+    torch.testing.assert_close(found[0][0], found[1][0])

@@ -10,9 +10,9 @@ import pytest
 
 from recsys.config import EvaluationConfig
 from recsys.engine.recommender import Ranked
-from recsys.eval.metrics import NO_ITEM
 from recsys.eval.ranking import score_rankers
 from recsys.eval.segments import HeldOut, Labels
+from recsys.metrics import NO_ITEM
 from recsys.schema import History
 
 COUNTS = np.array([5, 4, 0, 6, 3, 2, 0])  # head 0 3, tail 1 4 5, cold 2 6

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys import schema
+from recsys.artifact import ArtifactWriter
 from recsys.index.fit_transitions import count_transitions
 from recsys.index.transitions import (
     NO_ITEM,
@@ -153,3 +154,14 @@ def test_counting_over_files_is_counting_at_once(toy_dataset):
     assert rows_of.tolist() == whole["from"].to_pylist()
     assert found.items.tolist() == whole["to"].to_pylist()
     assert found.strengths == pytest.approx(whole["sum"].to_numpy(), rel=1e-5)
+
+
+@pytest.mark.ray
+def test_more_files_than_items_leave_parts_of_the_shuffle_empty(local_ray, tmp_path):
+    writer = ArtifactWriter(tmp_path / "dataset", "dataset")
+    for number in range(6):
+        writer.add_table(f"train/{number}.parquet", windows([0, 0]))
+    writer.add_table("items.parquet", pa.table({schema.TRAIN_COUNT: [12]}))
+    found = count_transitions(writer.publish({}, {}), kept=4)
+    assert found.items.tolist() == [0]
+    assert found.strengths.tolist() == pytest.approx([6 / 12])

@@ -115,6 +115,10 @@ class TestCarriedOver:
         by_name = user_vectors(model, items, [0, 3, 2])  # purchase, cart, view
         torch.testing.assert_close(by_name, user_vectors(source, items, [2, 1, 0]))
 
+    def test_a_learned_temperature_goes_on(self, tiny_backbone, tmp_path, changes):
+        source, model = self.both(tiny_backbone, tmp_path, changes)
+        torch.testing.assert_close(model.temperature(), source.temperature())
+
     def test_an_event_that_is_new_counts_as_the_first(self, tiny_backbone, tmp_path, changes, text):
         source, model = self.both(tiny_backbone, tmp_path, changes)
         items = unseen_vectors(source, text)

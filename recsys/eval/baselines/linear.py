@@ -16,9 +16,10 @@ from sklearn.svm import LinearSVC
 
 from recsys.engine.catalogue import ATTRIBUTES, NO_VALUE, Catalogue
 from recsys.eval.baselines.histories import history_recency
-from recsys.eval.baselines.scoring import Scorer, best, popularity_order, slices
+from recsys.eval.baselines.scoring import Scorer, best, slices
 from recsys.eval.baselines.sparse import Sparse, from_cells
 from recsys.eval.baselines.training_matrix import TrainingMatrix
+from recsys.index.item_index import popularity_order
 from recsys.schema import History
 
 FEATURES = ("popularity", "neighbours", "text", *ATTRIBUTES, "recency")
@@ -44,7 +45,7 @@ class PairFeatures:
         self._neighbours, self._content = neighbours, content
         self._codes = [catalogue.codes(name) for name in ATTRIBUTES]
         self._removed = catalogue.removed.numpy()
-        self._order = popularity_order(catalogue)
+        self._order = popularity_order(catalogue.train_counts).numpy()
 
     def of(self, histories: Sequence[History]) -> np.ndarray:
         """(F, B, N) features in the order of `FEATURES`."""

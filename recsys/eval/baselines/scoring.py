@@ -13,6 +13,7 @@ import numpy as np
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.recommender import MODEL, Ranked
 from recsys.eval.baselines.popularity import Popularity
+from recsys.index.item_index import popularity_order
 from recsys.schema import History
 
 CELLS = 1 << 22
@@ -37,7 +38,7 @@ class ScoringRanker:
     def __init__(self, scorer: Scorer, catalogue: Catalogue, filter_seen: bool) -> None:
         self._scorer = scorer
         self._removed = catalogue.removed.numpy()
-        self._order = popularity_order(catalogue)
+        self._order = popularity_order(catalogue.train_counts).numpy()
         self._popularity = Popularity(catalogue.train_counts, filter_seen, catalogue.removed)
         self._filter_seen = filter_seen
 
@@ -65,11 +66,6 @@ class ScoringRanker:
             left[history.item_indexes] = -np.inf
         items = best(left, self._order, top_k)
         return Ranked(items.tolist(), left[items].tolist(), MODEL)
-
-
-def popularity_order(catalogue: Catalogue) -> np.ndarray:
-    """(N,) item indexes by training events, most first, ties in index order."""
-    return np.argsort(-catalogue.train_counts.numpy(), kind="stable")
 
 
 def best(scores_N: np.ndarray, order_N: np.ndarray, top_k: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranx import Qrels, Run, evaluate
 
-from recsys.eval.metrics import catalogue_coverage, ranking_metrics
+from recsys.metrics import catalogue_coverage, ranking_metrics
 
 CUTOFFS = (1, 3, 5, 10)
 
