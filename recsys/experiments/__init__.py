@@ -1,0 +1,1 @@
+"""A/B tests: who sees which variant, and what came of it."""
