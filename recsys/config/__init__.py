@@ -7,32 +7,49 @@ resolved one as JSON. A stage is handed its own section, never the whole tree.
 from recsys.config.data import PrepareConfig, SplitConfig
 from recsys.config.distillation import DistillationConfig
 from recsys.config.evaluation import EvaluationConfig
+from recsys.config.experiments import (
+    AnalysisConfig,
+    ExperimentConfig,
+    ExperimentsConfig,
+    VariantConfig,
+    parse_experiments,
+)
 from recsys.config.index import CompletionConfig, IndexConfig
 from recsys.config.job import JobConfig, describe, load_config
 from recsys.config.model import ModelConfig
 from recsys.config.pretraining import PretrainingConfig
 from recsys.config.section import Section
+from recsys.config.security import SecurityConfig
 from recsys.config.serving import ServeArgs
 from recsys.config.storage import StorageConfig
+from recsys.config.store import FeedbackConfig, StoreConfig
 from recsys.config.training import AugmentConfig, TrainingConfig
 from recsys.config.world import WorldConfig
 
 __all__ = [
+    "AnalysisConfig",
     "AugmentConfig",
     "CompletionConfig",
     "DistillationConfig",
     "EvaluationConfig",
+    "ExperimentConfig",
+    "ExperimentsConfig",
+    "FeedbackConfig",
     "IndexConfig",
     "JobConfig",
     "ModelConfig",
     "PrepareConfig",
     "PretrainingConfig",
     "Section",
+    "SecurityConfig",
     "ServeArgs",
     "SplitConfig",
     "StorageConfig",
+    "StoreConfig",
     "TrainingConfig",
+    "VariantConfig",
     "WorldConfig",
     "describe",
     "load_config",
+    "parse_experiments",
 ]

@@ -1,4 +1,4 @@
-"""Deletion of users: from a dataset, into a new one without them; and from a folder of events.
+"""Deletion of users: from a dataset, into a new one without them; from feedback; from a store.
 
 A dataset from which users were forgotten is the one that `prepare` would have made without their
 rows: it has the same digest. Three things stay as they were when the data was prepared: the counts
@@ -33,7 +33,7 @@ from recsys.artifact import (
     parquet_bytes,
     write_file,
 )
-from recsys.config import PrepareConfig
+from recsys.config import PrepareConfig, StoreConfig
 from recsys.data.history import COPIES, to_sequences, user_starts
 from recsys.data.incremental import INPUTS
 from recsys.data.interactions import EVENTS, QUARANTINE
@@ -41,10 +41,21 @@ from recsys.data.lookahead import Core
 from recsys.data.privacy import check_same_key, pseudonymise
 from recsys.data.quality_page import render_quality
 from recsys.data.split import TRAIN, SplitPlan, assign_split, count_targets
-from recsys.data.user_rows import THREADS, Removal, count_rows, divide, users_of
+from recsys.data.user_rows import (
+    THREADS,
+    Removal,
+    count_rows,
+    divide,
+    forget_in_folder,
+    users_of,
+)
 from recsys.storage import filesystem, steady_filesystem, write_bytes
+from recsys.store.histories import HistoryStore
+from recsys.store.open import open_store
 
 ITEMS, QUALITY, PAGE = "items.parquet", "quality.json", "quality.html"
+ANY_AGE = 100_000
+"""Days that no event is old: 1970 is less than that ago until the year 2243."""
 
 
 class Receipt(BaseModel):
@@ -53,6 +64,8 @@ class Receipt(BaseModel):
     `still_hold` are the artifacts beside the dataset that were made from it, or from others made
     from it, or that cannot be read: what they learned of the users is gone once they are made
     again from the new dataset and deleted. `remaining_rows` was counted in the new dataset's files.
+    `feedback` are the files of events that lost rows, and `store_events` the events deleted from
+    the store of histories, None where no store was given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +82,7 @@ class Receipt(BaseModel):
     remaining_rows: int
     still_hold: list[str]
     feedback: list[Removal] = []
+    store_events: int | None = None
 
 
 def forget_users(
@@ -118,6 +132,41 @@ def forget_users(
         still_hold=still_hold if made.digest != dataset.digest else [],
     )
     return made, receipt
+
+
+def open_to_forget(url: str, password: str | None) -> HistoryStore:
+    """A store of histories that answers; events of any age are deleted and counted.
+
+    Raises:
+        ValueError: the URL is of no known form, or holds a password.
+        StoreUnavailable: the store does not answer.
+    """
+    store = open_store(StoreConfig(url=url, ttl_days=ANY_AGE), password)
+    # Asked now: nothing has been written yet.
+    store.version("")
+    return store
+
+
+def forget_elsewhere(
+    receipt: Receipt,
+    user_ids: Sequence[str],
+    key: bytes | None,
+    feedback: str,
+    store: HistoryStore | None,
+) -> Receipt:
+    """Delete the users from a folder of events and from a store of histories, where there are any.
+
+    Either may know them by id or by pseudonym. Returns the receipt with what was deleted. Where it
+    breaks off, the same may be done again.
+
+    Raises:
+        ValueError: a file is not whole Parquet, or cannot be read or written; names the file.
+        StoreUnavailable: the store does not answer.
+    """
+    names = known_names(user_ids, key)
+    files = forget_in_folder(feedback, names) if feedback else []
+    events = None if store is None else sum(store.delete(name) for name in names)
+    return receipt.model_copy(update={"feedback": files, "store_events": events})
 
 
 def write_receipt(receipt: Receipt) -> str:

@@ -16,11 +16,21 @@ import pytest
 
 from ray_jobs.forget import Arguments, forget
 from recsys.artifact import MANIFEST, Artifact, ArtifactWriter, find_manifest, open_artifact
-from recsys.config import PrepareConfig, SplitConfig
-from recsys.data.forget import Receipt, forget_users, known_names, made_from
+from recsys.config import PrepareConfig, SplitConfig, StoreConfig
+from recsys.data.forget import (
+    ANY_AGE,
+    Receipt,
+    forget_elsewhere,
+    forget_users,
+    known_names,
+    made_from,
+    open_to_forget,
+)
 from recsys.data.prepare import Before, prepare
 from recsys.data.privacy import pseudonymise
 from recsys.data.user_rows import Removal, count_rows, forget_in_folder
+from recsys.store.histories import StoredEvent, StoreUnavailable
+from recsys.store.open import open_store
 from tests.conftest import write_shop
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -366,16 +376,43 @@ def test_the_job_prints_receipt_and_dataset_and_nobodys_id(tmp_path, dataset, fo
     assert find_manifest(arguments.dataset) is not None
 
 
-def test_the_job_deletes_the_old_dataset_and_feedback_where_told_to(tmp_path, dataset) -> None:
+def test_the_job_deletes_elsewhere_and_the_old_dataset_where_told_to(tmp_path, dataset) -> None:
     _put(tmp_path / "feedback", "date=2026-01-01/0.parquet", _events(["bob-bob", "anna"]))
     place = str(tmp_path / "feedback")
+    url = f"sqlite:///{tmp_path}/histories.sqlite"
+    store = open_store(StoreConfig(url=url, ttl_days=ANY_AGE))
+    for user in ("用户-1", "anna"):
+        store.append(user, [StoredEvent("1", "a", 7), StoredEvent("2", "a", 9)])
     ArtifactWriter(tmp_path / "model", "checkpoint").publish({}, {"dataset": dataset.digest})
-    made = forget(_arguments(tmp_path, dataset, feedback=place, delete_old=True))
+    made = forget(_arguments(tmp_path, dataset, feedback=place, store=url, delete_old=True))
     assert not (tmp_path / "dataset").exists()
     assert made.digest == open_artifact(tmp_path / "new", "dataset").digest
     receipt = json.loads((tmp_path / "new-receipt.json").read_text())
     assert receipt["still_hold"] == [str(tmp_path / "model")]
     assert receipt["feedback"] == [{"path": "date=2026-01-01/0.parquet", "rows": 1}]
+    assert receipt["store_events"] == 2
+    assert [len(store.last(user, 9)) for user in ("用户-1", "anna")] == [0, 2]
+    store.close()
+
+
+def test_a_store_that_does_not_answer_ends_the_job_before_anything_is_written(
+    tmp_path, dataset
+) -> None:
+    arguments = _arguments(tmp_path, dataset, store=f"sqlite:///{tmp_path}/nowhere/s")
+    with pytest.raises(StoreUnavailable, match="nowhere/s failed"):
+        forget(arguments)
+    assert not (tmp_path / "new").exists()
+
+
+def test_with_a_key_the_store_may_have_the_id_or_the_pseudonym(forgotten) -> None:
+    store = open_to_forget("sqlite://", None)
+    pseudonym = pseudonymise(pa.array(["bob-bob"]), KEY)[0].as_py()
+    for user in ("bob-bob", pseudonym, "anna"):
+        store.append(user, [StoredEvent("1", "a", 7)])
+    receipt = forget_elsewhere(forgotten[1], ["bob-bob"], KEY, "", store)
+    assert (receipt.store_events, receipt.feedback) == (2, [])
+    assert len(store.last("anna", 9)) == 1
+    store.close()
 
 
 def test_a_wrong_key_ends_the_job_before_anything_is_written(
