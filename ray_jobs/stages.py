@@ -17,8 +17,9 @@ from recsys.data.prepare import prepare as prepare_dataset
 from recsys.eval.baselines import SEQUENCE_NAMES, sequence_config
 from recsys.eval.evaluate import evaluate as evaluate_index
 from recsys.eval.explain import explain as explain_index
+from recsys.eval.search import evaluate_search as evaluate_searcher
 from recsys.eval.transfer import transfer_checkpoint
-from recsys.index.build import build_index
+from recsys.index.build import build_index, index_parents, index_settings
 from recsys.index.complete import complete as complete_attributes
 from recsys.training.distill import distill as distill_checkpoint
 from recsys.training.distill import distilled_settings
@@ -93,12 +94,13 @@ def index(command: Command) -> Artifact:
 def _index(
     command: Command, place: str, config: IndexConfig, dataset: Artifact, checkpoint: Artifact
 ) -> Artifact:
+    search = command.job.search
     return _keep_or_make(
         command.place(place),
         "index",
-        {"index": config.model_dump(mode="json")},
-        {"dataset": dataset.digest, "checkpoint": checkpoint.digest},
-        lambda output: build_index(config, dataset, checkpoint, output),
+        index_settings(config, search),
+        index_parents(search, dataset, checkpoint),
+        lambda output: build_index(config, dataset, checkpoint, output, search),
     )
 
 
@@ -147,6 +149,22 @@ def _evaluate(
         {"evaluation": config.model_dump(mode="json")},
         {name: artifact.digest for name, artifact in parents.items()},
         lambda output: evaluate_index(config, dataset, checkpoint, index, output, sequences),
+    )
+
+
+def evaluate_search(command: Command) -> Artifact:
+    """Index, checkpoint and dataset -> report on search."""
+    dataset = open_artifact(command.place("dataset"), "dataset")
+    checkpoint = open_artifact(command.place("checkpoint"), "checkpoint")
+    index = open_artifact(command.place("index"), "index")
+    config = command.job.search
+    parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index}
+    return _keep_or_make(
+        command.place("search_report"),
+        "report",
+        {"search": config.model_dump(mode="json")},
+        {name: artifact.digest for name, artifact in parents.items()},
+        lambda output: evaluate_searcher(config, dataset, checkpoint, index, output),
     )
 
 

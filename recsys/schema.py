@@ -70,6 +70,18 @@ class History:
         """The newest `count` events."""
         return self.take(slice(-count, None))
 
+    def then(self, newer: History) -> History:
+        """These events and, after them, others."""
+        values = None
+        if self.values is not None and newer.values is not None:
+            values = np.concatenate([self.values, newer.values])
+        return History(
+            np.concatenate([self.item_indexes, newer.item_indexes]),
+            np.concatenate([self.timestamps, newer.timestamps]),
+            np.concatenate([self.events, newer.events]),
+            values,
+        )
+
     def take(self, places: np.ndarray | slice) -> History:
         """The events at these places."""
         values = None if self.values is None else self.values[places]
@@ -106,11 +118,15 @@ NO_TARGET = -100
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One answered item: id, score and title (None where the catalogue has none)."""
+    """One answered item: id, score and title (None where the catalogue has none).
+
+    `probability` is that the user takes it; None where the model has no head for that.
+    """
 
     item_id: str
     score: float
     title: str | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +134,14 @@ class Answer:
     """Recommendations for one request.
 
     `source` is "model", or "popular" where no known item was in the history. `unknown_items`
-    are the ids of the request that the catalogue does not have.
+    are the ids of the request that the catalogue does not have. `segment` tells whose popular
+    items these are, such as "country=DE"; None where they are everyone's or the model's.
     """
 
     items: list[Recommendation]
     source: str
     unknown_items: list[str] = field(default_factory=list[str])
+    segment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

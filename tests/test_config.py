@@ -162,9 +162,9 @@ def test_bytes_that_are_not_text_are_refused_with_the_file(tmp_path):
 
 def test_describe_tells_the_faults_of_any_section():
     with pytest.raises(ValidationError) as caught:
-        ServeArgs.model_validate({"checkpoint": "c", "max_topk": 3})
+        ServeArgs.model_validate({"checkpoint": 3, "index": "i", "max_topk": 3})
     message = describe(caught.value, ServeArgs)
-    assert "index: Field required" in message
+    assert "checkpoint: Input should be a valid string" in message
     assert "max_topk: unknown key; allowed here: " in message
     assert "max_top_k" in message
 
@@ -216,3 +216,13 @@ def test_every_field_says_what_it_means(section: type[BaseModel]):
 def test_every_section_refuses_unknown_keys_and_is_frozen(section: type[BaseModel]):
     assert section.model_config["extra"] == "forbid"
     assert section.model_config["frozen"] is True
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{}, {"checkpoint": "c"}, {"index": "i"}, {"checkpoint": "c", "index": "i", "registry": "r"}],
+)
+def test_what_is_served_is_named_once(args):
+    with pytest.raises(ValidationError, match="'checkpoint' and 'index', or a 'registry'"):
+        ServeArgs.model_validate(args)
+    assert ServeArgs.model_validate({"registry": "r"}).registry == "r"

@@ -18,6 +18,7 @@ from recsys.config.index import CompletionConfig, IndexConfig
 from recsys.config.job import JobConfig, describe, load_config
 from recsys.config.model import ModelConfig
 from recsys.config.pretraining import PretrainingConfig
+from recsys.config.search import SearchConfig
 from recsys.config.section import Section
 from recsys.config.security import SecurityConfig
 from recsys.config.serving import ServeArgs
@@ -40,6 +41,7 @@ __all__ = [
     "ModelConfig",
     "PrepareConfig",
     "PretrainingConfig",
+    "SearchConfig",
     "Section",
     "SecurityConfig",
     "ServeArgs",

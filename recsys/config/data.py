@@ -38,6 +38,9 @@ class PrepareConfig(Section):
     """The split."""
     max_history: PositiveInt = 50
     """Longest history the model sees, in events."""
+    held_out_history: PositiveInt | None = None
+    """Longest history of a row held out for validation or test; None is `max_history`. What a user
+    took before is remembered beside the vectors, and may reach further back than the model sees."""
     long_histories: Literal["windows", "newest"] = "windows"
     """A training history longer than `max_history` becomes windows, or its newest window alone."""
     session_gap_minutes: PositiveFloat | None = None
@@ -72,3 +75,8 @@ class PrepareConfig(Section):
     """k-anonymity: the quality report shows no count of users or events below this."""
     num_partitions: PositiveInt | None = None
     """Partitions of the shuffle by user; None derives it from the input's size."""
+
+    @property
+    def longest_history(self) -> int:
+        """Events of a held-out row's history."""
+        return max(self.max_history, self.held_out_history or 0)

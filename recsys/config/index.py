@@ -24,6 +24,9 @@ class IndexConfig(Section):
     """Items remembered as what users take after an item; 0 ranks by vectors alone."""
     max_validation_rows: PositiveInt = 5_000
     """Validation rows that choose how much the remembered transitions count."""
+    min_segment_users: PositiveInt = 100
+    """Users that a value of a column of the users needs for popular items of its own: fewer say
+    little, and would tell of somebody."""
 
 
 class CompletionConfig(Section):

@@ -14,6 +14,7 @@ from recsys.config.evaluation import EvaluationConfig
 from recsys.config.index import CompletionConfig, IndexConfig
 from recsys.config.model import ModelConfig
 from recsys.config.pretraining import PretrainingConfig
+from recsys.config.search import SearchConfig
 from recsys.config.section import Section
 from recsys.config.storage import StorageConfig
 from recsys.config.training import TrainingConfig
@@ -34,6 +35,8 @@ class JobConfig(Section):
     """Checkpoint to one with a smaller language model."""
     index: IndexConfig = IndexConfig()
     """Checkpoint to index."""
+    search: SearchConfig = SearchConfig()
+    """Search over the index."""
     completion: CompletionConfig = CompletionConfig()
     """Missing attributes of items."""
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -36,7 +36,7 @@ RULES = (
     ScopeRule(
         scope="read",
         methods=("GET",),
-        paths=("/", "/page/*", "/openapi.json", "/v1/model", "/v1/items/*"),
+        paths=("/", "/page/*", "/openapi.json", "/v1/model", "/v1/items/*", "/v1/suggest"),
     ),
     ScopeRule(
         scope="read",

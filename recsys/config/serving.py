@@ -51,6 +51,8 @@ class ServeArgs(Section):
     """Where histories are remembered; None remembers none."""
     feedback: FeedbackConfig | None = None
     """Where events and exposures are logged; None logs none."""
+    store_password_file: str | None = None
+    """File with the password of Redis."""
     user_key_file: str | None = None
     """File with the key that makes pseudonyms of user ids in the store."""
     experiments: str | None = None

@@ -271,8 +271,8 @@ def write_block(block: pa.Table, job: Job, plan: SplitPlan, core: Core | None) -
     newest = config.long_histories == "newest"
     tables = {
         "train": train_windows(sequences, split, config.max_history, newest),
-        "valid": held_out_rows(sequences, split, VALID, plan, config.max_history),
-        "test": held_out_rows(sequences, split, TEST, plan, config.max_history),
+        "valid": held_out_rows(sequences, split, VALID, plan, config.longest_history),
+        "test": held_out_rows(sequences, split, TEST, plan, config.longest_history),
         EVENTS: block,
     }
     entries = [write_part(job.uri, name, table) for name, table in tables.items() if len(table)]

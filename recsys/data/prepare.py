@@ -232,7 +232,9 @@ def _prepare_eval_rows(
     if path is None or config.split.strategy != "column":
         return {}, written.rows
     vocabulary = ItemVocabulary(catalogue[schema.ITEM_ID])
-    tables, bad = read_eval_rows(path, vocabulary, config.max_history, user_key, config.keep_values)
+    tables, bad = read_eval_rows(
+        path, vocabulary, config.longest_history, user_key, config.keep_values
+    )
     if len(bad):
         writer.add_table("quarantine/eval_rows.parquet", bad)
     for part, table in tables.items():

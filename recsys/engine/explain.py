@@ -56,9 +56,10 @@ class Explainer:
         H are the newest events that the model sees; no older one moves up where one is left out.
         An only event is compared with a score of 0, which is what a history says that is not there.
         """
+        older = history.take(slice(None, -self._max_history))
         history = history.last(self._max_history)
         variants = [history, *(_without(history, event) for event in range(len(history)))]
-        scores_VK = self._scorer.score([v for v in variants if len(v)], items).numpy()
+        scores_VK = self._scorer.score([v for v in variants if len(v)], items, older).numpy()
         if len(history) == 1:
             return scores_VK[0], scores_VK
         return scores_VK[0], scores_VK[0] - scores_VK[1:]

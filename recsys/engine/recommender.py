@@ -5,9 +5,10 @@ Evaluation and serving both call this, so that what is measured is what is serve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,46 +16,28 @@ import torch
 from recsys.artifact import Artifact
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.explain import Explainer
-from recsys.engine.popularity import PopularityRanking
+from recsys.engine.filters import Filter
+from recsys.engine.probability import ProbabilityOf, trained_rows
+from recsys.engine.ranking import MODEL, POPULAR, ItemRanking, Ranked, trimmed
+from recsys.engine.request import Asked, Event, Query, RequestReader
 from recsys.engine.scoring import Scorer
-from recsys.index.item_index import VECTORS, ItemIndex, load_index
+from recsys.index.changed_index import change
+from recsys.index.item_index import VECTORS, ItemIndex, load_index, popularity_order
+from recsys.index.segment_popularity import SEGMENTS, Segments
 from recsys.index.transitions import TRANSITIONS, Transitions, load_transitions
 from recsys.models.build import load_model
 from recsys.models.recommender_model import RecommenderModel
-from recsys.schema import UNKNOWN_TIME, Answer, Explanation, History
+from recsys.schema import Answer, Explanation, History
 
-MODEL, POPULAR = "model", "popular"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event of a request's history."""
-
-    item_id: str
-    timestamp: int | None = None
-    event: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One request: a history (oldest first), how many items, and ids never to return."""
-
-    history: Sequence[Event]
-    top_k: int = 10
-    exclude: Sequence[str] = field(default_factory=tuple)
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """Item indexes with scores, best first, and where they came from."""
-
-    item_indexes: list[int]
-    scores: list[float]
-    source: str
+__all__ = ["MODEL", "POPULAR", "Event", "Query", "Ranked", "Recommender"]
 
 
 class Recommender:
-    """Encode the history, search the index, drop what is excluded."""
+    """Encode the history, search the index, drop what is excluded.
+
+    Nothing of it changes, so any number of threads may ask it at once. `trained` (N,) are the rows
+    of the items in training; None where they are the index's own.
+    """
 
     def __init__(
         self,
@@ -65,13 +48,25 @@ class Recommender:
         event_names: Sequence[str],
         filter_seen: bool,
         transitions: Transitions | None = None,
+        segments: Segments | None = None,
+        trained: np.ndarray | None = None,
     ) -> None:
+        self._again = partial(
+            Recommender,
+            model,
+            max_history=max_history,
+            event_names=event_names,
+            filter_seen=filter_seen,
+            segments=segments,
+            trained=trained,
+        )
         self._index = index
         self._catalogue = catalogue
-        self._popularity = PopularityRanking(catalogue.train_counts, catalogue.removed)
-        self._events = {name: number for number, name in enumerate(event_names)}
-        self._filter_seen = filter_seen
+        self._transitions = transitions
+        self._reader = RequestReader(catalogue, event_names, filter_seen, segments)
+        self._probability = ProbabilityOf(model, index, max_history, trained)
         self.scorer = Scorer(model, index, catalogue, max_history, transitions)
+        self._ranking = ItemRanking(self.scorer, index, catalogue)
         self.explainer = Explainer(self.scorer, catalogue, max_history)
 
     @classmethod
@@ -83,14 +78,17 @@ class Recommender:
         """
         _check_made_from(index, checkpoint)
         model, shape = load_model(checkpoint, with_text=False)
+        catalogue = Catalogue(index.read_table("items.parquet"))
         return cls(
             model,
             load_index(index.read_bytes(VECTORS)),
-            Catalogue(index.read_table("items.parquet")),
+            catalogue,
             shape.max_history,
             checkpoint.manifest.facts["prepare"]["events"],
             filter_seen,
             _read_transitions(index),
+            _read_segments(index),
+            trained_rows(model, checkpoint, catalogue),
         )
 
     @property
@@ -98,13 +96,39 @@ class Recommender:
         """Items that can be answered."""
         return len(self._catalogue)
 
+    def check(self, query: Query) -> None:
+        """Hold that a query can be answered.
+
+        Raises:
+            ValueError: a filter does not fit the items, or a number is out of range.
+        """
+        self._reader.check(query)
+
     def recommend(self, queries: Sequence[Query]) -> list[Answer]:
-        """Answer requests together, in one forward pass."""
-        parsed = [self._parse(query) for query in queries]
-        histories = [history for history, _ in parsed]
-        excluded = [self._catalogue.find(list(q.exclude))[0] for q in queries]
-        ranked = self.rank(histories, [query.top_k for query in queries], excluded)
-        return [self._answer(r, unknown) for r, (_, unknown) in zip(ranked, parsed, strict=True)]
+        """Answer requests together, in one forward pass, and another where there are probabilities.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        asked = [self._reader.read(query) for query in queries]
+        return self._answers(asked, self._ranking.best(queries, asked))
+
+    def rank_items(
+        self, queries: Sequence[Query], item_ids: Sequence[Sequence[str]]
+    ) -> list[Answer]:
+        """The order of given items for each query: all of them, each once, best first.
+
+        Scores are those of `recommend`; of a query only history and context count. Ids that are not
+        in the catalogue, or were removed from it, are among the unknown items.
+        """
+        asked: list[Asked] = []
+        ranked: list[Ranked] = []
+        for query, ids in zip(queries, item_ids, strict=True):
+            items, unknown = self._catalogue.present(ids)
+            read = self._reader.read(query)
+            asked.append(replace(read, unknown=read.unknown + unknown))
+            ranked.append(self._ranking.sort(read, items))
+        return self._answers(asked, ranked)
 
     def explain(self, query: Query, item_ids: Sequence[str]) -> list[Explanation]:
         """Why each item suits the query's history, in the order of the ids.
@@ -117,16 +141,32 @@ class Recommender:
         items, _, unknown = self._catalogue.find(list(item_ids))
         if unknown:
             raise ValueError(f"not in the catalogue: {', '.join(unknown)}; ask without them")
-        return self.explainer.explain(self._parse(query)[0], items)
+        return self.explainer.explain(self._reader.read(query).history, items)
 
-    def similar_items(self, item_id: str, top_k: int) -> Answer | None:
-        """The items nearest to one item, without itself; None where the id is unknown."""
+    def similar_items(
+        self, item_id: str, top_k: int, filters: Sequence[Filter] = ()
+    ) -> Answer | None:
+        """The items nearest to one item, without itself; None where the id is unknown.
+
+        Raises:
+            ValueError: a filter does not fit the items.
+        """
+        allowed = self._reader.filters.allowed(filters)
         known, _, _ = self._catalogue.find([item_id])
         if not known:
             return None
         query_1D = self._index.vectors_of(torch.tensor(known))
-        scores, items = self._index.search(query_1D, top_k, [known])
-        return self._answer(_trimmed(items[0], scores[0], top_k), [])
+        scores, items = self._index.search(query_1D, top_k, [known], [allowed])
+        found = trimmed(items[0], scores[0], top_k)
+        return self._answer(found, [], [None] * len(found.scores))
+
+    def item(self, item_id: str) -> dict[str, Any] | None:
+        """`item_id`, `title` and `attributes` of an item, removed or not; None where unknown."""
+        known, _, _ = self._catalogue.find([item_id])
+        if not known:
+            return None
+        title, values = self._catalogue.titles[known[0]], self._catalogue.values_of(known[0])
+        return {"item_id": item_id, "title": title, "attributes": values}
 
     def rank(
         self,
@@ -135,46 +175,65 @@ class Recommender:
         excluded: Sequence[Sequence[int]],
     ) -> list[Ranked]:
         """The best items for each history; popular ones where the history is empty."""
-        left_out = [self._left_out(h, e) for h, e in zip(histories, excluded, strict=True)]
-        answered = [row for row, history in enumerate(histories) if len(history)]
-        found = self._search(
-            [histories[row] for row in answered],
-            [top_k[row] for row in answered],
-            [left_out[row] for row in answered],
+        pairs = zip(histories, excluded, strict=True)
+        asked = [Asked(h, self._reader.left_out(h, items)) for h, items in pairs]
+        return self._ranking.top(asked, top_k)
+
+    def with_items(
+        self, item_ids: Sequence[str], vectors: torch.Tensor, rows: Sequence[Mapping[str, Any]]
+    ) -> Recommender:
+        """A recommender that has these items too, or in place of those with the same ids.
+
+        `vectors` (M, D) are the item encoder's; rows hold a title and any columns of the items. The
+        index of the others is shared, and requests to this recommender go on.
+
+        Raises:
+            ValueError: an id comes twice, or a row or the vectors do not fit.
+        """
+        size = self._index.vectors_of(torch.empty(0, dtype=torch.int64)).shape[1]
+        if vectors.shape != (len(item_ids), size) or len(set(item_ids)) != len(item_ids):
+            raise ValueError(
+                f"{len(item_ids)} ids with vectors {tuple(vectors.shape)}: send each id once, and "
+                f"for each {size} numbers"
+            )
+        return self._changed(self._catalogue.with_items(item_ids, rows), item_ids, vectors)
+
+    def without_items(self, item_ids: Sequence[str]) -> Recommender:
+        """A recommender that never answers these items; histories may still hold them."""
+        known, _, _ = self._catalogue.find(list(item_ids))
+        no_vectors = self._index.vectors_of(torch.empty(0, dtype=torch.int64))
+        return self._changed(self._catalogue.without_items(known), [], no_vectors)
+
+    def _changed(
+        self, catalogue: Catalogue, item_ids: Sequence[str], vectors: torch.Tensor
+    ) -> Recommender:
+        index = change(
+            self._index,
+            len(self._catalogue),
+            torch.tensor(catalogue.find(list(item_ids))[0], dtype=torch.int64),
+            vectors.float(),
+            popularity_order(catalogue.train_counts),
+            catalogue.removed,
         )
-        by_row = dict(zip(answered, found, strict=True))
-        return [
-            by_row[row] if row in by_row else self._popular(k, left_out[row])
-            for row, k in enumerate(top_k)
-        ]
+        memory = self._transitions
+        if memory is not None:
+            num_new = len(catalogue) - len(self._catalogue)
+            memory = replace(memory, starts=np.pad(memory.starts, (0, num_new), mode="edge"))
+        return self._again(index=index, catalogue=catalogue, transitions=memory)
 
-    def _search(
-        self, histories: list[History], top_k: list[int], left_out: list[list[int]]
-    ) -> list[Ranked]:
-        if not histories:
-            return []
-        scores, items = self.scorer.search(histories, max(top_k), left_out)
-        return [_trimmed(i, s, k) for i, s, k in zip(items, scores, top_k, strict=True)]
+    def _answers(self, asked: Sequence[Asked], ranked: Sequence[Ranked]) -> list[Answer]:
+        chances = self._probability.of(
+            [one.history for one in asked], [found.item_indexes for found in ranked]
+        )
+        rows = zip(ranked, [one.unknown for one in asked], chances, strict=True)
+        return [self._answer(*row) for row in rows]
 
-    def _left_out(self, history: History, excluded: Sequence[int]) -> list[int]:
-        seen = history.item_indexes.tolist() if self._filter_seen else []
-        return sorted({*excluded, *seen})
-
-    def _popular(self, top_k: int, left_out: list[int]) -> Ranked:
-        items, shares = self._popularity.top(top_k, left_out)
-        return Ranked(items, shares, POPULAR)
-
-    def _parse(self, query: Query) -> tuple[History, list[str]]:
-        indexes, positions, unknown = self._catalogue.find([e.item_id for e in query.history])
-        events = [query.history[position] for position in positions]
-        times = [UNKNOWN_TIME if e.timestamp is None else e.timestamp for e in events]
-        kinds = [self._events.get(e.event or "", 0) for e in events]
-        return History(np.array(indexes, int), np.array(times, int), np.array(kinds, int)), unknown
-
-    def _answer(self, ranked: Ranked, unknown: list[str]) -> Answer:
-        pairs = zip(ranked.item_indexes, ranked.scores, strict=True)
-        items = [self._catalogue.recommendation(item, score) for item, score in pairs]
-        return Answer(items, ranked.source, unknown)
+    def _answer(
+        self, ranked: Ranked, unknown: list[str], chances: Sequence[float | None]
+    ) -> Answer:
+        rows = zip(ranked.item_indexes, ranked.scores, chances, strict=True)
+        items = [self._catalogue.recommendation(*row) for row in rows]
+        return Answer(items, ranked.source, unknown, ranked.segment)
 
 
 def _check_made_from(index: Artifact, checkpoint: Artifact) -> None:
@@ -191,8 +250,5 @@ def _read_transitions(index: Artifact) -> Transitions | None:
     return load_transitions(index.read_bytes(TRANSITIONS)) if found else None
 
 
-def _trimmed(items_K: torch.Tensor, scores_K: torch.Tensor, top_k: int) -> Ranked:
-    """The first `top_k` results that were not excluded."""
-    left_K = scores_K > -torch.inf
-    items, scores = items_K[left_K][:top_k], scores_K[left_K][:top_k]
-    return Ranked(items.tolist(), scores.tolist(), MODEL)
+def _read_segments(index: Artifact) -> Segments | None:
+    return Segments(index.read_table(SEGMENTS)) if index.names(SEGMENTS) else None

@@ -12,7 +12,7 @@ import torch
 
 from recsys.data.collate import collate_histories
 from recsys.engine.catalogue import Catalogue
-from recsys.index.item_index import ItemIndex, popularity_order
+from recsys.index.item_index import Allowed, ItemIndex, popularity_order
 from recsys.index.transitions import Transitions
 from recsys.metrics import NO_ITEM
 from recsys.models.recommender_model import RecommenderModel
@@ -42,27 +42,38 @@ class Scorer:
 
     @torch.inference_mode()
     def search(
-        self, histories: Sequence[History], top_k: int, excluded: list[list[int]]
+        self,
+        histories: Sequence[History],
+        top_k: int,
+        excluded: list[list[int]],
+        allowed: Allowed | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and item indexes, (B, K) each, best first, without each history's `excluded`.
 
-        Where fewer than K items are left, the score is minus infinity. No history may be empty.
+        Where a history has a mask in `allowed`, only items of it come. Where fewer than K items are
+        left, the score is minus infinity. No history may be empty.
         """
         users_BD = self._encode(histories)
-        found = self._index.search(users_BD, top_k, excluded)
+        found = self._index.search(users_BD, top_k, excluded, allowed)
         if self._transitions is None:
             return found
-        bonuses = self._bonuses(users_BD, histories, excluded)
+        bonuses = self._bonuses(users_BD, histories, excluded, allowed)
         return self._merged(found, bonuses, top_k)
 
     @torch.inference_mode()
-    def score(self, histories: Sequence[History], items: Sequence[int]) -> torch.Tensor:
-        """(B, number of items) the score of each item; no history may be empty."""
+    def score(
+        self, histories: Sequence[History], items: Sequence[int], older: History | None = None
+    ) -> torch.Tensor:
+        """(B, number of items) the score of each item; no history may be empty.
+
+        `older` events come before each history, where the memory sees them and the model does not.
+        """
         wanted = torch.tensor(items, dtype=torch.int64)
         scores_BK = self._encode(histories) @ self._index.vectors_of(wanted).T
         if self._transitions is None:
             return scores_BK
-        items_BM, bonuses_BM = self._transitions.bonuses(self._recent(histories))
+        whole = histories if older is None else [older.then(history) for history in histories]
+        items_BM, bonuses_BM = self._transitions.bonuses(whole)
         for row, (known_M, bonuses_M) in enumerate(zip(items_BM, bonuses_BM, strict=True)):
             same_KM = wanted[:, None] == known_M
             scores_BK[row] += (same_KM * bonuses_M).sum(1)
@@ -72,21 +83,27 @@ class Scorer:
         batch = collate_histories(histories, self._max_history)
         return self._model.encode_users(self._index.vectors_of(batch.item_indexes), batch)
 
-    def _recent(self, histories: Sequence[History]) -> list[History]:
-        return [history.last(self._max_history) for history in histories]
-
     def _bonuses(
-        self, users_BD: torch.Tensor, histories: Sequence[History], excluded: list[list[int]]
+        self,
+        users_BD: torch.Tensor,
+        histories: Sequence[History],
+        excluded: list[list[int]],
+        allowed: Allowed | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and item indexes (B, M) of the items that have a bonus."""
         assert self._transitions is not None
-        items_BM, bonuses_BM = self._transitions.bonuses(self._recent(histories))
+        items_BM, bonuses_BM = self._transitions.bonuses(histories)
         known_BM = items_BM.clamp_min(0)
         vectors_BMD = self._index.vectors_of(known_BM)
         scores_BM = (vectors_BMD @ users_BD[:, :, None]).squeeze(-1) + bonuses_BM
         barred_BM = self._removed_N[known_BM] | (items_BM == NO_ITEM)
-        for barred_M, known_M, items in zip(barred_BM, known_BM, excluded, strict=True):
+        masks = allowed or [None] * len(excluded)
+        for barred_M, known_M, items, mask_N in zip(
+            barred_BM, known_BM, excluded, masks, strict=True
+        ):
             barred_M |= torch.isin(known_M, torch.tensor(items, dtype=torch.int64))
+            if mask_N is not None:
+                barred_M |= ~mask_N[known_M]
         return scores_BM.masked_fill(barred_BM, -torch.inf), items_BM
 
     def _merged(

@@ -8,49 +8,77 @@ import torch
 
 from recsys import schema
 from recsys.artifact import Artifact, ArtifactWriter
-from recsys.config import IndexConfig
+from recsys.config import IndexConfig, SearchConfig
+from recsys.data.users import USERS
+from recsys.index.build_search import add_search
 from recsys.index.embed import embed_items
 from recsys.index.fit_transitions import fit_transitions
-from recsys.index.item_index import VECTORS, make_index, popularity_order, save_index
-from recsys.index.transitions import TRANSITIONS, save_transitions
-
-CATALOGUE_COLUMNS = (
-    "title",
-    "category",
-    "brand",
-    "price",
-    schema.TRAIN_COUNT,
-    schema.REMOVED,
+from recsys.index.item_columns import kept_columns
+from recsys.index.item_index import (
+    VECTORS,
+    Ranking,
+    make_index,
+    popularity_order,
+    save_index,
 )
+from recsys.index.queries import queries_digest
+from recsys.index.segment_popularity import SEGMENTS, count_segments
+from recsys.index.transitions import TRANSITIONS, save_transitions
 
 
 def build_index(
-    config: IndexConfig, dataset: Artifact, checkpoint: Artifact, output: str
+    config: IndexConfig,
+    dataset: Artifact,
+    checkpoint: Artifact,
+    output: str,
+    search: SearchConfig | None = None,
 ) -> Artifact:
-    """Encode every item and write vectors, transitions and catalogue: all that serving needs of
-    the items.
+    """Encode every item and write vectors, transitions, catalogue, what segments of users take most
+    and what search needs: all that serving needs of the items.
 
     Of items with one score the one with more training events comes first.
     """
-    vectors = embed_items(dataset, checkpoint, config)
+    search = search or SearchConfig()
+    vectors, text = embed_items(dataset, checkpoint, config)
     items = dataset.read_table("items.parquet")
     counts = torch.as_tensor(items[schema.TRAIN_COUNT].to_numpy().copy())
     removed = torch.tensor(items[schema.REMOVED].to_pylist())
-    kept = [name for name in (schema.ITEM_ID, *CATALOGUE_COLUMNS) if name in items.column_names]
     index = make_index(vectors, config.precision, popularity_order(counts), removed)
     writer = ArtifactWriter(output, "index")
     writer.add_bytes(VECTORS, save_index(index))
-    writer.add_table("items.parquet", items.select(kept))
+    writer.add_table("items.parquet", items.select(kept_columns(items)))
     facts = _facts(config, vectors)
     if config.transitions:
         fitted = fit_transitions(config, dataset, checkpoint, vectors)
         writer.add_bytes(TRANSITIONS, save_transitions(fitted))
-        facts["transitions"] = {"weight": fitted.weight, "decay": fitted.decay}
+        facts["transitions"] = {
+            "weight": fitted.weight,
+            "decay": fitted.decay,
+            "again": fitted.again,
+            "reach": fitted.reach,
+        }
+    if search.enabled:
+        ranking = Ranking(len(items), popularity_order(counts), removed)
+        facts["search"] = add_search(writer, search, dataset, checkpoint, text, ranking)
+    if USERS in dataset.names():
+        users = dataset.read_table(USERS)
+        segments = count_segments(dataset, users, removed.numpy(), config.min_segment_users)
+        writer.add_table(SEGMENTS, segments)
     return writer.publish(
-        {"index": config.model_dump(mode="json")},
-        {"dataset": dataset.digest, "checkpoint": checkpoint.digest},
-        facts,
+        index_settings(config, search), index_parents(search, dataset, checkpoint), facts
     )
+
+
+def index_settings(config: IndexConfig, search: SearchConfig) -> dict[str, Any]:
+    """What the manifest of an index says of the config."""
+    return {"index": config.model_dump(mode="json"), "search": search.model_dump(mode="json")}
+
+
+def index_parents(search: SearchConfig, dataset: Artifact, checkpoint: Artifact) -> dict[str, str]:
+    """The digests of what an index is made from, the queries it learns from among them."""
+    parents = {"dataset": dataset.digest, "checkpoint": checkpoint.digest}
+    learns = search.enabled and search.queries
+    return parents | ({"queries": queries_digest(search.queries)} if learns else {})
 
 
 def _facts(config: IndexConfig, vectors: torch.Tensor) -> dict[str, Any]:

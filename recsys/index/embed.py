@@ -43,26 +43,34 @@ def embed_tokens(items: pa.Table, model: ModelConfig, index: IndexConfig) -> tor
     return _embed(items, make_encoder, index)
 
 
-def embed_items(dataset: Artifact, checkpoint: Artifact, index: IndexConfig) -> torch.Tensor:
-    """(N, D) item vectors by the checkpoint's item encoder.
+def embed_items(
+    dataset: Artifact, checkpoint: Artifact, index: IndexConfig
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(N, D) item vectors by the checkpoint's item encoder, and (N, E) the vectors of their texts
+    by its language model, not whitened; None where it has none.
 
     The dataset may be a newer one than the checkpoint was trained on: new items have no ID yet.
     """
     uri, trained = checkpoint.uri, trained_indexes(dataset, checkpoint)
+    width = ModelConfig.model_validate(checkpoint.manifest.config["model"]).embedding_size
 
     def make_encoder() -> EncodeItems:
         model, _ = load_model(open_artifact(uri, "checkpoint", check=False))
         model = model.to(_device(index))
 
         def encode(item_indexes: np.ndarray, tokens: list[list[int]]) -> torch.Tensor:
-            indexes = torch.as_tensor(trained[item_indexes].astype(np.int64), device=_device(index))
-            return model.encode_items(
-                ItemInputs(indexes, tokens=pad_tokens(tokens).to(_device(index)))
-            )
+            rows = torch.as_tensor(trained[item_indexes].astype(np.int64), device=_device(index))
+            if model.text_encoder is None:
+                return model.encode_items(ItemInputs(rows))
+            text = model.text_encoder.pooled(pad_tokens(tokens).to(_device(index)))
+            inputs = ItemInputs(rows, text=model.text_encoder.whiten(text))
+            return torch.cat([model.encode_items(inputs), text], dim=1)
 
         return encode
 
-    return _embed(_tokens(dataset), make_encoder, index)
+    found = _embed(_tokens(dataset), make_encoder, index)
+    vectors, text = found.tensor_split([width], dim=1)
+    return vectors.contiguous(), text.contiguous() if text.shape[1] else None
 
 
 def _tokens(dataset: Artifact) -> pa.Table:

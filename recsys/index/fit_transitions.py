@@ -13,7 +13,7 @@ import torch
 
 from recsys import schema
 from recsys.artifact import Artifact, open_artifact
-from recsys.config import IndexConfig
+from recsys.config import IndexConfig, PrepareConfig
 from recsys.data.collate import collate_histories, histories_of, read_rows, targets_of
 from recsys.index.transitions import FROM, Transitions, assemble, choose, pairs_of, strongest
 from recsys.models.build import load_model
@@ -26,11 +26,13 @@ USERS_AT_ONCE = 256
 def fit_transitions(
     config: IndexConfig, dataset: Artifact, checkpoint: Artifact, vectors_ND: torch.Tensor
 ) -> Transitions:
-    """The dataset's transitions, with the weight and decay that do best beside these vectors.
+    """The dataset's transitions, weighed so that they do best beside these vectors.
 
     Where the dataset has no validation rows they stay out, with a weight of 0.
     """
     counted = count_transitions(dataset, config.transitions)
+    prepared = PrepareConfig.model_validate(dataset.manifest.config["prepare"])
+    counted = replace(counted, reach=prepared.longest_history)
     if not dataset.names("valid/"):
         return replace(counted, weight=0.0)
     rows = read_rows(dataset, "valid").slice(0, config.max_validation_rows)
@@ -42,7 +44,7 @@ def fit_transitions(
     model, shape = load_model(checkpoint, with_text=False)
     recent = [history.last(shape.max_history) for history in histories]
     users_BD = _encode(model, recent, vectors_ND)
-    return choose(counted, users_BD, vectors_ND, recent, targets)
+    return choose(counted, users_BD, vectors_ND, histories, targets)
 
 
 @torch.inference_mode()

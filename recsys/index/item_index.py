@@ -5,6 +5,7 @@ Shapes: B queries, N items, D embedding size, K results, C candidates of a first
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -15,6 +16,8 @@ Precision = Literal["fp32", "bf16", "int8"]
 RESCORED = 4
 """Candidates of the first pass for each result that is asked for."""
 BLOCK = 4_096
+Allowed = Sequence[torch.Tensor | None]
+"""For each query the (N,) bool mask of the items it may find; None where it may find all."""
 
 
 class ItemIndex(Protocol):
@@ -30,11 +33,16 @@ class ItemIndex(Protocol):
         ...
 
     def search(
-        self, queries_BD: torch.Tensor, top_k: int, excluded: list[list[int]]
+        self,
+        queries_BD: torch.Tensor,
+        top_k: int,
+        excluded: list[list[int]],
+        allowed: Allowed | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and item indexes, (B, K) each, best first, without each query's `excluded`.
 
-        Where fewer than K items are left, the score is minus infinity.
+        Where a query has a mask in `allowed`, only items of it come. Where fewer than K items are
+        left, the score is minus infinity.
         """
         ...
 
@@ -60,17 +68,26 @@ class Ranking:
         self._place_N = self.order_N.argsort()
         self._removed = self.removed_N.nonzero()[:, 0]
 
-    def leave_out(self, scores_BN: torch.Tensor, excluded: list[list[int]]) -> None:
-        """Set the scores of removed items and of each query's `excluded` to minus infinity."""
+    def leave_out(
+        self,
+        scores_BN: torch.Tensor,
+        excluded: list[list[int]],
+        allowed: Allowed | None = None,
+    ) -> None:
+        """Set the scores of removed, of `excluded` and of not allowed items to minus infinity."""
         scores_BN[:, self._removed] = -torch.inf
-        for row, items in zip(scores_BN, excluded, strict=True):
+        masks = allowed or [None] * len(excluded)
+        for row, items, mask_N in zip(scores_BN, excluded, masks, strict=True):
             row[items] = -torch.inf
+            if mask_N is not None:
+                pass
 
     def top(self, scores_BN: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and item indexes, (B, K) each with K = min(top_k, N), best first."""
         size = min(top_k, scores_BN.shape[1])
         scores_BK, items_BK = scores_BN.topk(min(size + 1, scores_BN.shape[1]), dim=1)
-        tied = scores_BK[:, size - 1] == scores_BK[:, -1]
+        at_cut = scores_BK[:, size - 1]
+        tied = (at_cut == scores_BK[:, -1]) & (at_cut > -torch.inf)
         if size < scores_BN.shape[1] and tied.any():
             # topk takes any of the items with one score; where that is at the cut, sort them all.
             found = scores_BN[tied][:, self.order_N].sort(dim=1, descending=True, stable=True)
@@ -118,11 +135,15 @@ class ExactIndex:
         }
 
     def search(
-        self, queries_BD: torch.Tensor, top_k: int, excluded: list[list[int]]
+        self,
+        queries_BD: torch.Tensor,
+        top_k: int,
+        excluded: list[list[int]],
+        allowed: Allowed | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and item indexes, (B, K) each with K = min(top_k, N); see `ItemIndex`."""
         scores_BN = queries_BD @ self._vectors_ND.T
-        self._ranking.leave_out(scores_BN, excluded)
+        self._ranking.leave_out(scores_BN, excluded, allowed)
         return self._ranking.top(scores_BN, top_k)
 
 
@@ -225,11 +246,15 @@ class QuantisedIndex:
         return {**self._stored.tensors, "order": ranking.order_N, "removed": ranking.removed_N}
 
     def search(
-        self, queries_BD: torch.Tensor, top_k: int, excluded: list[list[int]]
+        self,
+        queries_BD: torch.Tensor,
+        top_k: int,
+        excluded: list[list[int]],
+        allowed: Allowed | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and item indexes, (B, K) each with K = min(top_k, N); see `ItemIndex`."""
         first_BN = self._stored.first_scores(queries_BD)
-        self._ranking.leave_out(first_BN, excluded)
+        self._ranking.leave_out(first_BN, excluded, allowed)
         first_BC, items_BC = self._ranking.top(first_BN, RESCORED * top_k)
         scores_BC = (self._stored.of(items_BC) @ queries_BD[:, :, None])[..., 0]
         scores_BC[first_BC == -torch.inf] = -torch.inf

@@ -59,10 +59,17 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tokens) -> torch.Tensor:
         """(N, E) float32 text vectors."""
+        return self.whiten(self.pooled(tokens))
+
+    def pooled(self, tokens: Tokens) -> torch.Tensor:
+        """(N, E) float32 text vectors as the backbone makes them, never whitened."""
         hidden_NTE = self.backbone(
             input_ids=tokens.ids, attention_mask=tokens.mask
         ).last_hidden_state
-        pooled_NE = pool(hidden_NTE.float(), tokens.mask, self.pooling)
+        return pool(hidden_NTE.float(), tokens.mask, self.pooling)
+
+    def whiten(self, pooled_NE: torch.Tensor) -> torch.Tensor:
+        """What `forward` makes of `pooled`."""
         return (pooled_NE - self.whitening_mean.float()) @ self.whitening.float()
 
     def set_whitening(self, mean_E: torch.Tensor, whitening_EE: torch.Tensor) -> None:

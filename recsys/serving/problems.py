@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -10,20 +10,22 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from recsys.serving.api import Problem
+from recsys.serving.api.responses import Problem
 
 NOT_JSON = "the body is not valid JSON in UTF-8"
+FAULT = "the request failed; the service has logged why"
 UNREADABLE_BODY = "There was an error parsing the body"
 """FastAPI's words for a body that is not UTF-8."""
 
-log = logging.getLogger(__name__)
 
-
-def problem(status: int, detail: str) -> JSONResponse:
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """A problem response."""
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
     return JSONResponse(
-        body.model_dump(), status_code=status, media_type="application/problem+json"
+        body.model_dump(),
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
     )
 
 
@@ -37,7 +39,7 @@ def install_problems(app: FastAPI) -> None:
 async def _on_http_error(_: Request, error: HTTPException) -> JSONResponse:
     if error.detail == UNREADABLE_BODY:
         return problem(400, NOT_JSON)
-    return problem(error.status_code, str(error.detail))
+    return problem(error.status_code, str(error.detail), error.headers)
 
 
 async def _on_bad_request(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -49,5 +51,5 @@ async def _on_bad_request(_: Request, error: RequestValidationError) -> JSONResp
 
 
 async def _on_fault(_: Request, error: Exception) -> JSONResponse:
-    log.error("request failed", exc_info=error)
-    return problem(500, "the request failed; it has been logged")
+    # Starlette raises the error again after this answer; who called the app logs it.
+    return problem(500, FAULT)

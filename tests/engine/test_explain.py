@@ -53,7 +53,10 @@ def explainer(vectors: torch.Tensor = BY_SUM, calls: list[int] | None = None) ->
     """Users are the sum of their items, of length 1: what an event does can be told by hand."""
 
     class Sums:
-        def score(self, histories: Sequence[History], items: Sequence[int]) -> torch.Tensor:
+        def score(
+            self, histories: Sequence[History], items: Sequence[int], older: History
+        ) -> torch.Tensor:
+            assert len(older) == 0
             if calls is not None:
                 calls.append(len(histories))
             sums = [F.normalize(vectors[h.item_indexes].sum(0), dim=0) for h in histories]

@@ -9,11 +9,13 @@ from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import ModelConfig
 from recsys.data.collate import collate_histories
 from recsys.data.tokenize import load_tokenizer
+from recsys.data.vocabulary import ItemVocabulary
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.popularity import PopularityRanking
 from recsys.engine.recommender import Event, Query, Recommender
 from recsys.index.item_index import VECTORS, ExactIndex, save_index
-from recsys.models.build import ModelShape, build_model, save_model
+from recsys.index.segment_popularity import SCHEMA, SEGMENTS
+from recsys.models.build import ModelShape, add_heads, build_model, save_model
 from recsys.models.item_encoder import ItemInputs
 from recsys.models.recommender_model import RecommenderModel
 from recsys.schema import UNKNOWN_TIME, Answer, History
@@ -316,6 +318,36 @@ class TestLoad:
         request = Query([Event(IDS[item], 60 * item, "cart") for item in range(1, 7)], NUM_ITEMS)
         for asked in (request, query(0), query()):
             assert_same(one(loaded, asked), one(by_hand, asked))
+
+    def test_segments_and_rows_in_training_are_read(self, tiny_backbone, tmp_path):
+        model = make_model(seed=1)
+        add_heads(model, ["probability"], CONFIG, SHAPE)
+        model.heads.requires_grad_(False)
+        model.heads.probability.item_counts.copy_(torch.arange(NUM_ITEMS) ** 4)
+        model.heads.probability.network[-1].weight.fill_(0.1)
+        writer = ArtifactWriter(tmp_path / "checkpoint", "checkpoint")
+        save_model(model, writer, load_tokenizer(tiny_backbone))
+        writer.add_table("items.parquet", pa.table({"item_id": IDS[::-1]}))
+        facts = {"shape": SHAPE.model_dump(), "prepare": {"events": EVENTS}}
+        checkpoint = writer.publish({"model": CONFIG.model_dump(), "training": {}}, {}, facts)
+        writer = ArtifactWriter(tmp_path / "index", "index")
+        writer.add_bytes(VECTORS, save_index(ExactIndex(vectors_of(model))))
+        writer.add_table("items.parquet", items_table())
+        segment = {"column": "country", "value": "DE", "events": 4, "items": [6], "counts": [3]}
+        writer.add_table(SEGMENTS, pa.Table.from_pylist([segment], SCHEMA))
+        index = writer.publish({}, {"checkpoint": checkpoint.digest})
+        loaded = Recommender.load(checkpoint, index, filter_seen=False)
+        popular = one(loaded, Query([], 2, context={"country": "DE"}))
+        assert (ids_of(popular), popular.segment) == ([IDS[6], IDS[1]], "country=DE")
+        trained = ItemVocabulary(IDS[::-1]).indexes_of(IDS)
+        by_hand = Recommender(
+            *(model, ExactIndex(vectors_of(model)), make_catalogue(), MAX_HISTORY, EVENTS, False),
+            trained=trained,
+        )
+        expected = [item.probability for item in one(by_hand, query(2)).items]
+        found = [item.probability for item in one(loaded, query(2)).items]
+        assert found == pytest.approx(expected)
+        assert len(set(found)) == NUM_ITEMS
 
     def test_an_index_of_another_checkpoint_is_refused(self, tiny_backbone, tmp_path):
         one = self.checkpoint(tiny_backbone, tmp_path / "one", seed=1)

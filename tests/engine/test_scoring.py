@@ -19,13 +19,17 @@ from tests.engine.test_recommender import (
     vectors_of,
 )
 
+REACH = MAX_HISTORY + 2
+"""The memory sees more than the model."""
+
 
 def transitions(seed: int, share: float = 0.5, weight: float = 2.0) -> Transitions:
     random = np.random.default_rng(seed)
     found = random.random((NUM_ITEMS, NUM_ITEMS)) < share
     starts = np.concatenate([[0], np.cumsum(found.sum(1))])
     strengths = random.random(found.sum()).astype(np.float32)
-    return Transitions(starts, np.nonzero(found)[1].astype(np.int32), strengths, weight, 0.7)
+    items = np.nonzero(found)[1].astype(np.int32)
+    return Transitions(starts, items, strengths, weight, 0.7, again=0.3 * (seed % 2), reach=REACH)
 
 
 def make_scorer(memory: Transitions | None) -> Scorer:
@@ -43,12 +47,14 @@ def histories(seed: int) -> list[History]:
 
 
 def dense_bonuses(memory: Transitions, history: History) -> np.ndarray:
-    """By a plain loop over the events that the model sees."""
+    """By a plain loop over the events that the memory reaches."""
     found = np.zeros(NUM_ITEMS)
-    for age, item in enumerate(reversed(history.item_indexes[-MAX_HISTORY:].tolist())):
+    for age, item in enumerate(reversed(history.item_indexes[-REACH:].tolist())):
+        found[item] += memory.again
         for place in range(memory.starts[item], memory.starts[item + 1]):
-            found[memory.items[place]] += memory.decay**age * memory.strengths[place]
-    return memory.weight * found
+            strength = memory.decay**age * memory.strengths[place]
+            found[memory.items[place]] += memory.weight * strength
+    return found
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -83,7 +89,7 @@ def test_no_item_is_found_twice():
 def test_a_memory_without_weight_changes_nothing():
     asked = histories(3)
     plain = make_scorer(None).search(asked, 5, [[]] * 4)
-    same = make_scorer(transitions(3, weight=0.0)).search(asked, 5, [[]] * 4)
+    same = make_scorer(transitions(2, weight=0.0)).search(asked, 5, [[]] * 4)
     assert same[1].tolist() == plain[1].tolist()
 
 

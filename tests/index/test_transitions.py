@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -115,11 +117,34 @@ def test_bonuses_are_those_of_a_plain_loop(triples, histories):
         assert found == pytest.approx(wanted, rel=1e-5)
 
 
+def test_an_item_gains_again_for_each_of_its_events():
+    own = memory((0, 1, 1.5), weight=2.0, decay=0.5, again=0.3)
+    assert bonuses(own, [0, 2, 0])[0] == pytest.approx({0: 0.6, 2: 0.3, 1: 2 * 1.5 * 1.25})
+    assert bonuses(replace(own, weight=0.0), [0, 2, 0])[0] == pytest.approx({0: 0.6, 2: 0.3})
+
+
+def test_only_the_newest_events_within_reach_count():
+    near = memory((0, 1, 1.0), (2, 3, 1.0), again=0.5, reach=2)
+    assert bonuses(near, [0, 4, 2], [0]) == bonuses(near, [4, 2], [0])
+    assert 1 not in bonuses(near, [0, 4, 2])[0]
+
+
+def test_how_much_a_repeat_is_worth_is_what_validation_needs():
+    nothing, vectors = memory(), torch.eye(6)
+    histories = [History.of_items([i, i, (i + 1) % 6]) for i in range(6)]
+    users = 0.15 * torch.eye(6).roll(3, 1)
+    again = [np.array([i]) for i in range(6)]
+    other = [np.array([(i + 3) % 6]) for i in range(6)]
+    # What was taken twice comes first as soon as two events are worth more than the vectors' .15.
+    assert choose(nothing, users, vectors, histories, again).again == 0.1
+    assert choose(nothing, users, vectors, histories, other).again == 0.0
+
+
 def test_what_is_saved_is_what_is_loaded():
-    transitions = memory((0, 1, 1.5), (3, 2, 0.5), weight=0.8, decay=0.7)
-    again = load_transitions(save_transitions(transitions))
-    assert (again.weight, again.decay) == (0.8, 0.7)
-    assert bonuses(again, [0, 3]) == bonuses(transitions, [0, 3])
+    transitions = memory((0, 1, 1.5), (3, 2, 0.5), weight=0.8, decay=0.7, again=0.4, reach=7)
+    found = load_transitions(save_transitions(transitions))
+    assert (found.weight, found.decay, found.again, found.reach) == (0.8, 0.7, 0.4, 7)
+    assert bonuses(found, [0, 3]) == bonuses(transitions, [0, 3])
 
 
 def test_the_weight_is_what_validation_needs():

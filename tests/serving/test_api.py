@@ -3,15 +3,17 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from recsys.engine.filters import Filter
 from recsys.engine.recommender import Event, Query
-from recsys.schema import Answer, Recommendation
-from recsys.serving.api import (
+from recsys.schema import Answer, Explanation, Recommendation
+from recsys.serving.api.requests import (
     MAX_ID_LENGTH,
     MAX_TIMESTAMP,
+    RankRequest,
     RecommendRequest,
-    RecommendResponse,
     SimilarItemsRequest,
 )
+from recsys.serving.api.responses import RecommendResponse
 
 NOW = 1_700_000_000
 
@@ -19,6 +21,12 @@ NOW = 1_700_000_000
 def parse(**body) -> RecommendRequest:
     """The request as it arrives: JSON."""
     return RecommendRequest.model_validate_json(json.dumps({"history": []} | body))
+
+
+def query_of(request: RecommendRequest) -> Query:
+    """The engine's query for the history that was sent."""
+    assert request.events is not None
+    return request.query(request.events)
 
 
 def faults(model, body: dict) -> set[tuple]:
@@ -30,21 +38,23 @@ def faults(model, body: dict) -> set[tuple]:
 
 class TestRecommendRequest:
     def test_defaults(self):
-        assert parse().query() == Query([], 10, [])
+        assert query_of(parse()) == Query([], 10)
 
     def test_ids_and_events_mix_and_keep_their_order(self):
-        query = parse(
-            history=[
-                "sku-3",
-                {"item_id": "sku-1", "timestamp": NOW, "event": "cart"},
-                "sku-2",
-                {"item_id": "sku-1"},
-                {"item_id": "sku-3", "event": "view"},
-                {"item_id": "sku-9", "timestamp": 0},
-            ],
-            top_k=7,
-            exclude=["sku-5", "sku-4"],
-        ).query()
+        query = query_of(
+            parse(
+                history=[
+                    "sku-3",
+                    {"item_id": "sku-1", "timestamp": NOW, "event": "cart"},
+                    "sku-2",
+                    {"item_id": "sku-1"},
+                    {"item_id": "sku-3", "event": "view"},
+                    {"item_id": "sku-9", "timestamp": 0},
+                ],
+                top_k=7,
+                exclude=["sku-5", "sku-4"],
+            )
+        )
         assert query.history == [
             Event("sku-3"),
             Event("sku-1", NOW, "cart"),
@@ -54,10 +64,10 @@ class TestRecommendRequest:
             Event("sku-9", 0),
         ]
         assert query.top_k == 7
-        assert query.exclude == ["sku-5", "sku-4"]
+        assert query.exclude == ("sku-5", "sku-4")
 
-    def test_history_is_needed(self):
-        assert faults(RecommendRequest, {"top_k": 3}) == {(("history",), "missing")}
+    def test_a_user_or_a_history_is_needed(self):
+        assert faults(RecommendRequest, {"top_k": 3}) == {((), "value_error")}
 
     def test_an_unknown_field_is_refused(self):
         found = faults(RecommendRequest, {"history": [], "topk": 5})
@@ -74,7 +84,7 @@ class TestRecommendRequest:
 
     @pytest.mark.parametrize("top_k", [1, 5000])
     def test_top_k_from_one_on_is_taken(self, top_k):
-        assert parse(top_k=top_k).query().top_k == top_k
+        assert query_of(parse(top_k=top_k)).top_k == top_k
 
     @pytest.mark.parametrize("top_k", [2.5, "many", None])
     def test_top_k_must_be_a_whole_number(self, top_k):
@@ -98,7 +108,7 @@ class TestRecommendRequest:
 
     @pytest.mark.parametrize("timestamp", [0, NOW, MAX_TIMESTAMP, None])
     def test_unix_seconds_are_taken(self, timestamp):
-        history = parse(history=[{"item_id": "b", "timestamp": timestamp}]).query().history
+        history = query_of(parse(history=[{"item_id": "b", "timestamp": timestamp}])).history
         assert history == [Event("b", timestamp)]
 
     @pytest.mark.parametrize(
@@ -113,7 +123,7 @@ class TestRecommendRequest:
         assert "string_too_short" in {kind for _, kind in faults(RecommendRequest, body)}
 
     def test_an_overlong_id_is_refused(self):
-        assert parse(history=["x" * MAX_ID_LENGTH]).query().history[0].item_id[-1] == "x"
+        assert query_of(parse(history=["x" * MAX_ID_LENGTH])).history[0].item_id[-1] == "x"
         found = faults(RecommendRequest, {"history": ["x" * (MAX_ID_LENGTH + 1)]})
         assert "string_too_long" in {kind for _, kind in found}
 
@@ -123,7 +133,7 @@ class TestRecommendRequest:
         assert {path[:2] for path, _ in found} == {("history", 0)}
 
     def test_chinese_ids_and_names_pass_unchanged(self):
-        query = parse(history=[{"item_id": "商品-1", "event": "购买"}]).query()
+        query = query_of(parse(history=[{"item_id": "商品-1", "event": "购买"}]))
         assert query.history == [Event("商品-1", None, "购买")]
 
     def test_two_requests_share_no_list(self):
@@ -151,29 +161,62 @@ class TestSimilarItemsRequest:
         assert faults(SimilarItemsRequest, body) == {fault}
 
 
+class TestRankRequest:
+    def test_something_to_rank_by_is_needed(self):
+        assert faults(RankRequest, {"item_ids": ["a"]}) == {((), "value_error")}
+
+    @pytest.mark.parametrize("by", [{"user_id": "u"}, {"history": []}, {"text": "red hat"}])
+    def test_any_of_the_three_will_do(self, by):
+        assert RankRequest(item_ids=["a"], **by).item_ids == ["a"]
+
+    def test_candidates_are_needed(self):
+        assert faults(RankRequest, {"item_ids": [], "user_id": "u"}) == {
+            (("item_ids",), "too_short")
+        }
+
+
+def test_a_filter_travels_whole():
+    parsed = parse(
+        filters=[
+            {"column": "price", "maximum": 9.5},
+            {"column": "brand", "values": ["a"], "negated": True},
+        ]
+    )
+    assert query_of(parsed).filters == (
+        Filter("price", (), None, 9.5),
+        Filter("brand", ("a",), negated=True),
+    )
+
+
 class TestRecommendResponse:
     def test_mapping(self):
         answer = Answer(
-            [Recommendation("b", 0.75, "Nail"), Recommendation("a", -0.5, None)],
-            "model",
+            [Recommendation("b", 0.75, "Nail", 0.2), Recommendation("a", -0.5, None)],
+            "popular",
             ["gone", "lost"],
+            "country=DE",
         )
-        response = RecommendResponse.of(answer, "abc123")
+        event = ("h", "Hat", 0.25)
+        why = [Explanation(item, [event], [("brand", "X")], "Because.") for item in answer.items]
+        response = RecommendResponse.of(answer, "abc123", why, request_id="r-1")
+        reason = {
+            "sentence": "Because.",
+            "events": [{"item_id": "h", "title": "Hat", "contribution": 0.25}],
+            "shared": {"brand": "X"},
+        }
+        first = {"item_id": "b", "score": 0.75, "title": "Nail", "probability": 0.2}
+        second = {"item_id": "a", "score": -0.5, "title": None, "probability": None}
         assert json.loads(response.model_dump_json()) == {
-            "items": [
-                {"item_id": "b", "score": 0.75, "title": "Nail"},
-                {"item_id": "a", "score": -0.5, "title": None},
-            ],
-            "source": "model",
+            "items": [first | {"why": reason}, second | {"why": reason}],
+            "source": "popular",
+            "segment": "country=DE",
             "unknown_items": ["gone", "lost"],
+            "degraded": [],
+            "variants": {},
             "model_version": "abc123",
+            "request_id": "r-1",
         }
 
     def test_an_empty_answer(self):
         response = RecommendResponse.of(Answer([], "popular"), "v")
-        assert response.model_dump() == {
-            "items": [],
-            "source": "popular",
-            "unknown_items": [],
-            "model_version": "v",
-        }
+        assert (response.items, response.source, response.unknown_items) == ([], "popular", [])

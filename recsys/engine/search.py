@@ -1,0 +1,294 @@
+"""How it searches: text -> items by words and by meaning, for a user or for nobody in particular.
+
+Evaluation and serving both call this, so that what is measured is what is served.
+
+Shapes: N items, K results, E width of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+
+from recsys.artifact import Artifact
+from recsys.engine.catalogue import Catalogue
+from recsys.engine.popularity import PopularityRanking
+from recsys.engine.recommender import POPULAR, Event, Query, Recommender
+from recsys.index.fusion import DEPTH, FUSION, RRF_K, Fusion, fuse, load_fusion
+from recsys.index.item_index import ItemIndex, Ranking, load_index, popularity_order
+from recsys.index.lexical import (
+    LEXICAL,
+    LexicalIndex,
+    check_query,
+    load_lexical,
+    plain_query,
+    split_words,
+)
+from recsys.index.text_vectors import TEXT_VECTORS, QueryEncoder
+
+SEARCH = "search"
+PERSONAL_DEPTH = 200
+"""Results that a history puts in another order; what is below them stays below."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """One search: a text, and perhaps whose.
+
+    `personal` is how much the history (oldest first) counts, from 0, not at all, to 1, where it
+    alone orders the best results. `allowed` (N,) bool are the items that may be found, None
+    for all; what stands beyond the N of the index is not read.
+    """
+
+    text: str
+    history: Sequence[Event] = field(default_factory=tuple)
+    top_k: int = 10
+    personal: float = 0.0
+    allowed: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundItem:
+    """An item with its score and its places by words and by meaning, from 1; None beyond those that
+    count."""
+
+    item_id: str
+    title: str | None
+    score: float
+    lexical_rank: int | None = None
+    dense_rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """What one search found, best first.
+
+    `source` is "search", or "popular" where nothing matched: then scores are shares of all training
+    events. `personal` tells whether a history had a say; `unknown_items` are its ids that the
+    catalogue does not have.
+    """
+
+    items: list[FoundItem]
+    source: str
+    personal: bool = False
+    unknown_items: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True)
+class DenseSearch:
+    """Search by meaning: an encoder of queries and the items in its space."""
+
+    encoder: QueryEncoder
+    items: ItemIndex
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Item indexes by words, by meaning and by both, the last with scores; best first."""
+
+    words: list[int]
+    meaning: list[int]
+    items: list[int]
+    scores: list[float]
+
+
+class Searcher:
+    """Ranks items by words (BM25) and by meaning, joins both, and lets a history reorder the best.
+
+    Nothing of it changes, so any number of threads may ask it at once. Without a `recommender`
+    every search is a plain one.
+    """
+
+    def __init__(
+        self,
+        lexical: LexicalIndex,
+        dense: DenseSearch | None,
+        fusion: Fusion,
+        catalogue: Catalogue,
+        recommender: Recommender | None = None,
+    ) -> None:
+        self._lexical = lexical
+        self._dense = dense
+        self._fusion = fusion
+        self._catalogue = catalogue
+        self._recommender = recommender
+        self._ranking = ranking_of(catalogue)
+        self._popularity = PopularityRanking(catalogue.train_counts, catalogue.removed)
+
+    @classmethod
+    def load(cls, checkpoint: Artifact, index: Artifact, recommender: Recommender) -> Self:
+        """The searcher of an index, beside the recommender of the same index.
+
+        Raises:
+            ValueError: the index was made without search.
+        """
+        if not index.names(LEXICAL):
+            raise ValueError(
+                f"{index.uri} holds nothing to search: set search.enabled and build the index again"
+            )
+        catalogue = Catalogue(index.read_table("items.parquet"))
+        lexical = load_lexical(index.read_bytes(LEXICAL), ranking_of(catalogue))
+        prompt = index.manifest.config["search"]["query_prompt"]
+        if not index.names(TEXT_VECTORS):
+            return cls(lexical, None, Fusion(dense_weight=0.0), catalogue, recommender)
+        encoder = QueryEncoder.load(checkpoint, prompt)
+        assert encoder is not None
+        dense = DenseSearch(encoder, load_index(index.read_bytes(TEXT_VECTORS)))
+        fusion = load_fusion(index.read_bytes(FUSION))
+        return cls(lexical, dense, fusion, catalogue, recommender)
+
+    @property
+    def fusion(self) -> Fusion:
+        """How rankings are joined."""
+        return self._fusion
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether items can be found by meaning."""
+        return self._dense is not None
+
+    def with_fusion(self, fusion: Fusion) -> Searcher:
+        """The same items and encoder, with rankings joined otherwise; see `Fusion`."""
+        return Searcher(self._lexical, self._dense, fusion, self._catalogue, self._recommender)
+
+    def check(self, query: SearchQuery) -> None:
+        """Hold that a search can be answered.
+
+        Raises:
+            ValueError: the text is too long, a number is out of range, or the mask does not fit.
+        """
+        check_query(query.text)
+        if query.top_k < 1:
+            raise ValueError(f"top_k is {query.top_k}: send 1 or more")
+        if not 0 <= query.personal <= 1:
+            raise ValueError(f"personal is {query.personal}: send 0 to 1")
+        size = len(self._catalogue)
+        if query.allowed is not None and (query.allowed.ndim != 1 or len(query.allowed) < size):
+            raise ValueError(f"the mask is {tuple(query.allowed.shape)}: it must be ({size},)")
+
+    def search(self, queries: Sequence[SearchQuery]) -> list[SearchAnswer]:
+        """Answer searches together, with one pass of the language model.
+
+        A text without a letter or number, or whose words no item has where meaning does not count,
+        gets the most popular items.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        queries = [self._read(query) for query in queries]
+        texts = [plain_query(query.text) for query in queries]
+        says = [row for row, text in enumerate(texts) if split_words(text)]
+        found = self._find([texts[row] for row in says], [queries[row] for row in says])
+        by_row = dict(zip(says, found, strict=True))
+        return [self._answer(query, by_row.get(row)) for row, query in enumerate(queries)]
+
+    def _read(self, query: SearchQuery) -> SearchQuery:
+        """The query, checked, without what its mask says of items that came after the index."""
+        self.check(query)
+        if query.allowed is None:
+            return query
+        return replace(query, allowed=query.allowed[: len(self._catalogue)])
+
+    def _find(self, texts: list[str], queries: list[SearchQuery]) -> list[_Found]:
+        depths = [max(DEPTH, query.top_k) for query in queries]
+        meaning = self._by_meaning(texts, queries, max(depths, default=0))
+        rows = zip(texts, queries, depths, meaning, strict=True)
+        return [
+            self._join(self._by_words(text, query, depth), near_K[:depth])
+            for text, query, depth, near_K in rows
+        ]
+
+    def _by_words(self, text: str, query: SearchQuery, depth: int) -> torch.Tensor:
+        if self._fusion.dense_weight == 1:
+            return torch.empty(0, dtype=torch.int64)
+        return self._lexical.search(text, depth, query.allowed)[1]
+
+    def _by_meaning(
+        self, texts: list[str], queries: list[SearchQuery], depth: int
+    ) -> list[torch.Tensor]:
+        """(K,) item indexes for each text."""
+        if self._dense is None or self._fusion.dense_weight == 0 or not texts:
+            return [torch.empty(0, dtype=torch.int64)] * len(texts)
+        vectors_BE = self._fusion.adapt(self._dense.encoder.encode(texts))
+        allowed = [query.allowed for query in queries]
+        found = self._dense.items.search(vectors_BE, depth, [[]] * len(texts), allowed)
+        return [items[scores > -torch.inf] for scores, items in zip(*found, strict=True)]
+
+    def _join(self, words_K: torch.Tensor, meaning_K: torch.Tensor) -> _Found:
+        items_K, scores_K = fuse(words_K, meaning_K, self._fusion.dense_weight)
+        scores_1K, items_1K = self._ranking.settled(scores_K[None], items_K[None])
+        both = items_1K[0].tolist(), scores_1K[0].tolist()
+        return _Found(words_K.tolist(), meaning_K.tolist(), *both)
+
+    def _answer(self, query: SearchQuery, found: _Found | None) -> SearchAnswer:
+        if found is None or not found.items:
+            return self._popular(query)
+        answer = SearchAnswer([], SEARCH)
+        if self._recommender is not None and query.personal > 0 and query.history:
+            found, answer = self._personalised(self._recommender, query, found)
+        by_words = {item: rank for rank, item in enumerate(found.words, start=1)}
+        by_meaning = {item: rank for rank, item in enumerate(found.meaning, start=1)}
+        rows = list(zip(found.items, found.scores, strict=True))[: query.top_k]
+        items = [
+            self._item(item, score, by_words.get(item), by_meaning.get(item))
+            for item, score in rows
+        ]
+        return replace(answer, items=items)
+
+    def _popular(self, query: SearchQuery) -> SearchAnswer:
+        items, shares = self._popularity.top(query.top_k, [], query.allowed)
+        rows = zip(items, shares, strict=True)
+        return SearchAnswer([self._item(item, share) for item, share in rows], POPULAR)
+
+    def _personalised(
+        self, recommender: Recommender, query: SearchQuery, found: _Found
+    ) -> tuple[_Found, SearchAnswer]:
+        """The best results ranked by relevance and, as much as it counts, by the recommender.
+
+        Both are ranks over the same items, joined as words and meaning are. A history of which no
+        item is known changes nothing.
+        """
+        head, tail = found.items[:PERSONAL_DEPTH], found.items[PERSONAL_DEPTH:]
+        ids = [str(self._catalogue.vocabulary.item_ids[item]) for item in head]
+        [ranked] = recommender.rank_items([Query(query.history)], [ids])
+        asked = {event.item_id for event in query.history}
+        unknown = [item_id for item_id in ranked.unknown_items if item_id in asked]
+        answer = SearchAnswer([], SEARCH, ranked.source != POPULAR, unknown)
+        if not answer.personal:
+            return found, answer
+        liked, _, _ = self._catalogue.find([item.item_id for item in ranked.items])
+        items, scores = _join_personal(head, liked, query.personal)
+        # Below the head the order is that of the search, and so must be the scores.
+        lowest = min(scores, default=0.0)
+        below = [lowest * RRF_K / (RRF_K + place) for place in range(1, len(tail) + 1)]
+        return replace(found, items=items + tail, scores=scores + below), answer
+
+    def _item(
+        self,
+        item: int,
+        score: float,
+        lexical_rank: int | None = None,
+        dense_rank: int | None = None,
+    ) -> FoundItem:
+        named = self._catalogue.recommendation(item, score)
+        return FoundItem(named.item_id, named.title, score, lexical_rank, dense_rank)
+
+
+def _join_personal(
+    relevant: list[int], liked: list[int], personal: float
+) -> tuple[list[int], list[float]]:
+    """Items and scores, best first; of equal scores the more relevant one."""
+    items_K, scores_K = fuse(torch.tensor(relevant), torch.tensor(liked), personal)
+    places = {item: place for place, item in enumerate(relevant)}
+    pairs = zip(items_K.tolist(), scores_K.tolist(), strict=True)
+    rows = sorted(pairs, key=lambda row: (-row[1], places[row[0]]))
+    return [item for item, _ in rows], [score for _, score in rows]
+
+
+def ranking_of(catalogue: Catalogue) -> Ranking:
+    """Of items with one score the one with more training events first, removed ones never."""
+    order = popularity_order(catalogue.train_counts)
+    return Ranking(len(catalogue), order, catalogue.removed)

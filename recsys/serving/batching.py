@@ -1,0 +1,47 @@
+"""Requests of one moment are answered in one forward pass."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from ray import serve
+
+from recsys.config import ServeArgs
+from recsys.engine.recommender import Query
+
+FULL = 1_000
+"""The size of a full batch, in thousandths of itself: whole numbers are all that Ray compares."""
+
+T = TypeVar("T")
+
+
+def batched(
+    answer: Callable[[Sequence[Query]], list[T]], args: ServeArgs
+) -> Callable[[Query], Awaitable[T]]:
+    """`answer`, one query at a time: those that wait together are computed together.
+
+    A batch is full at `max_batch_size` queries or at `max_batch_events` events, padding included:
+    a few long histories cost as much as many short ones.
+    """
+
+    def size(queries: Sequence[Query]) -> int:
+        # Ray refuses a first query larger than a batch, so a single one fills it at most.
+        longest = max(len(query.history) for query in queries)
+        by_count = len(queries) / args.max_batch_size
+        by_events = len(queries) * longest / args.max_batch_events
+        share = max(by_count, by_events)
+        return math.ceil(FULL * (min(share, 1.0) if len(queries) == 1 else share))
+
+    @serve.batch(  # pyright: ignore
+        max_batch_size=FULL,
+        batch_wait_timeout_s=args.batch_wait_timeout_s,
+        batch_size_fn=size,
+    )
+    async def together(queries: list[Query]) -> list[T]:
+        # In a thread, so that the next requests are read while this batch is computed.
+        return await asyncio.to_thread(answer, queries)
+
+    return together  # pyright: ignore

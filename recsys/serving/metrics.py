@@ -1,0 +1,82 @@
+"""What a replica counts, for Prometheus: Ray's node agent exports it with the replica's name.
+
+Every name starts with `recsys_` (Prometheus sees `ray_recsys_...`). No tag holds an id of a user or
+an item, or a text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from recsys.schema import Answer
+
+LATENCY_MS = [1.0, 2, 5, 10, 20, 30, 40, 60, 80, 120, 200, 400, 1_000, 3_000]
+SCORES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.5, 3.0]
+COVERAGE_EVERY = 1_000
+"""Answers over which the coverage of the catalogue is counted before it starts again."""
+
+
+class ServingMetrics:
+    """The metrics of one replica."""
+
+    def __init__(self) -> None:
+        self._stage_ms = Histogram(
+            "recsys_stage_latency_ms",
+            "Milliseconds a request spent in a stage",
+            boundaries=LATENCY_MS,
+            tag_keys=("stage",),
+        )
+        self._answers = Counter(
+            "recsys_answers_total", "Answers, by what made them", tag_keys=("route", "source")
+        )
+        self._degraded = Counter(
+            "recsys_degraded_total", "Answers made without something", tag_keys=("missing",)
+        )
+        self._cache = Counter(
+            "recsys_cache_total", "Questions to a cache", tag_keys=("cache", "outcome")
+        )
+        self._events = Counter("recsys_events_total", "Events received", tag_keys=("outcome",))
+        self._top_score = Histogram(
+            "recsys_top_score", "Score of the first item", boundaries=SCORES, tag_keys=("route",)
+        )
+        self._coverage = Gauge(
+            "recsys_coverage_share",
+            f"Share of the catalogue in the last {COVERAGE_EVERY} answers",
+        )
+        self._answered: set[str] = set()
+        self._since = 0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is done inside."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stage_ms.observe(1e3 * (time.perf_counter() - started), {"stage": name})
+
+    def answered(self, route: str, answer: Answer, num_items: int, degraded: list[str]) -> None:
+        """Count an answer."""
+        self._answers.inc(1, {"route": route, "source": answer.source})
+        for reason in degraded:
+            self._degraded.inc(1, {"missing": reason.partition(":")[0]})
+        if answer.items:
+            self._top_score.observe(answer.items[0].score, {"route": route})
+        self._answered.update(item.item_id for item in answer.items)
+        self._since += 1
+        if self._since == COVERAGE_EVERY:
+            self._coverage.set(len(self._answered) / max(1, num_items))
+            self._answered, self._since = set(), 0
+
+    def cache(self, name: str, hit: bool) -> None:
+        """Count a question to a cache."""
+        self._cache.inc(1, {"cache": name, "outcome": "hit" if hit else "miss"})
+
+    def events(self, outcome: str, count: int) -> None:
+        """Count events; Ray refuses to count none."""
+        if count:
+            self._events.inc(count, {"outcome": outcome})

@@ -1,0 +1,132 @@
+"""A new model beside the old one: checked with golden requests, then flipped, or refused."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from recsys.engine.recommender import Event, Query, Recommender
+from recsys.registry import Alias, AliasName, Golden, Registry, Version
+
+NUM_GOLDEN = 16
+GOLDEN_HISTORY, GOLDEN_TOP_K = 3, 10
+MIN_AGREEMENT = 0.9
+"""Share of the expected items that a sound copy answers: bf16 elsewhere may swap near ties."""
+MAX_SECONDS = 2.0
+"""All golden requests together; a model that is slower than that is not fit for a replica."""
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def golden_requests(recommender: Recommender, item_ids: list[str]) -> list[Golden]:
+    """Histories of neighbours in the list of items, all over the catalogue, and their answers."""
+    step = max(1, len(item_ids) // NUM_GOLDEN)
+    histories = [item_ids[n : n + GOLDEN_HISTORY] for n in range(0, len(item_ids), step)]
+    answers = recommender.recommend([_query(history) for history in histories])
+    return [
+        Golden(history=history, answer=[item.item_id for item in answer.items])
+        for history, answer in zip(histories, answers, strict=True)
+    ][:NUM_GOLDEN]
+
+
+def check_golden(recommender: Recommender, golden: list[Golden]) -> None:
+    """Answer the golden requests.
+
+    Raises:
+        ValueError: an answer is empty or not a number, not what was answered when the version was
+            registered, or all took too long.
+    """
+    started = time.perf_counter()
+    answers = recommender.recommend([_query(one.history) for one in golden])
+    seconds = time.perf_counter() - started
+    if any(not math.isfinite(item.score) for answer in answers for item in answer.items):
+        raise ValueError("a golden request is answered with a score that is not a number")
+    pairs = list(zip(golden, answers, strict=True))
+    expected = sum(len(one.answer) for one in golden)
+    same = sum(len(set(one.answer) & {i.item_id for i in a.items}) for one, a in pairs)
+    if same < MIN_AGREEMENT * expected:
+        raise ValueError(
+            f"golden requests are answered with {same} of the {expected} items that this version "
+            "was registered with: its files or this machine differ"
+        )
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"{len(golden)} golden requests took {seconds:.1f} s, over {MAX_SECONDS}")
+
+
+def _query(history: list[str]) -> Query:
+    return Query([Event(item_id) for item_id in history], GOLDEN_TOP_K)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A version that was not taken, and why."""
+
+    version: str
+    reason: str
+
+
+class Follower(Generic[T]):
+    """Follows an alias of a registry in a thread of its own.
+
+    `load` makes what serves of a version and checks it; `flip` puts it in place. Where `load` or
+    the registry fails, what serves goes on serving, and a version once refused is not tried again
+    until the alias moves.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        alias: AliasName,
+        load: Callable[[Version], T],
+        flip: Callable[[T], None],
+        poll_s: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._alias: AliasName = alias
+        self._load, self._flip = load, flip
+        self._poll_s, self._now = poll_s, now
+        self._generation = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name=f"follow-{alias}", daemon=True)
+        self.refused: Refusal | None = None
+
+    def start(self, seen: Alias | None) -> None:
+        """Follow from an alias on that serves already, if any."""
+        self._generation = seen.generation if seen else 0
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; a version that is being loaded is dropped."""
+        self._stop.set()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            self.step()
+
+    def step(self) -> None:
+        """Look once, and load and flip if the alias has moved."""
+        try:
+            alias = self._registry.alias(self._alias)
+        except ValueError as error:
+            log.warning("the registry cannot be read; the model stays: %s", error)
+            return
+        if alias is None or alias.generation == self._generation:
+            return
+        self._generation = alias.generation
+        try:
+            loaded = self._load(self._registry.version(alias.version))
+        except (ValueError, RuntimeError, OSError) as error:
+            self.refused = Refusal(alias.version, str(error))
+            log.error("version %s is refused; the model stays: %s", alias.version, error)
+            return
+        if not self._stop.wait(max(0.0, alias.flip_at - self._now())):
+            self._flip(loaded)
+            self.refused = None
+            log.info("version %s is %s", alias.version, self._alias)

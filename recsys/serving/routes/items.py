@@ -1,0 +1,41 @@
+"""Items by themselves: what is known of one, and what is like it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, HTTPException
+
+from recsys.serving.api.requests import SimilarItemsRequest
+from recsys.serving.api.responses import ItemResponse, RecommendResponse
+from recsys.serving.routes.limits import check_size
+from recsys.serving.service import RecommenderService
+
+
+def items_routes(service: RecommenderService) -> APIRouter:
+    """The routes that need no user."""
+    router = APIRouter(tags=["items"])
+
+    @router.post("/v1/similar_items")
+    async def similar_items(request: SimilarItemsRequest) -> RecommendResponse:
+        """The items nearest to one item."""
+        check_size("top_k", request.top_k, service.args.max_top_k)
+        filters = [f.filter() for f in request.filters]
+        answer, model = await service.similar_items(request.item_id, request.top_k, filters)
+        if answer is None:
+            raise _unknown(request.item_id)
+        service.metrics.answered("similar_items", answer, model.recommender.num_items, [])
+        return RecommendResponse.of(answer, model.version)
+
+    @router.get("/v1/items/{item_id:path}")
+    async def item(item_id: str) -> ItemResponse:
+        """What is known of an item."""
+        model = service.models.of("live")
+        found = model.recommender.item(item_id)
+        if found is None:
+            raise _unknown(item_id)
+        return ItemResponse(**found, model_version=model.version)
+
+    return router
+
+
+def _unknown(item_id: str) -> HTTPException:
+    return HTTPException(404, f"item '{item_id}' is not in the catalogue")

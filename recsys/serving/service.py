@@ -1,0 +1,204 @@
+"""What one replica holds, and what it does for a request. Knows neither Ray nor HTTP.
+
+The model computes in threads, so that a replica reads requests while it answers others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from cachetools import TTLCache
+
+from recsys.config import ServeArgs, VariantConfig
+from recsys.engine.query.suggest import Suggestion
+from recsys.engine.recommender import Query
+from recsys.engine.search import SEARCH, FoundItem
+from recsys.engine.shop_search import ShopAnswer, ShopQuery, ShopSearch
+from recsys.schema import Answer, Explanation
+from recsys.serving.experiment_file import ExperimentFile
+from recsys.serving.metrics import ServingMetrics
+from recsys.serving.models import Models
+from recsys.serving.served_model import ServedModel
+from recsys.serving.user_memory import UserMemory
+
+Answered = tuple[Answer, ServedModel]
+Batching = Callable[
+    [Callable[[Sequence[Query]], list[Any]], ServeArgs], Callable[[Query], Awaitable[Any]]
+]
+"""Turns a function of many queries into one of a single query; `batching.batched` is one."""
+
+
+class Refused(Exception):
+    """What was asked does not fit this service; the message says what does."""
+
+
+class SearchOff(Exception):
+    """What was asked needs search, which this service does not have."""
+
+
+class RecommenderService:
+    """Models, users' memory and experiments behind the routes."""
+
+    def __init__(
+        self,
+        args: ServeArgs,
+        models: Models,
+        memory: UserMemory,
+        experiments: ExperimentFile,
+        batching: Batching,
+    ) -> None:
+        self.args = args
+        self.models = models
+        self.memory = memory
+        self.experiments = experiments
+        self.metrics = ServingMetrics()
+        self._answer_one = {
+            alias: batching(partial(self._answer, alias), args) for alias in models.aliases
+        }
+        self._cache: TTLCache[str, Answer] = TTLCache(args.cache_size, args.cache_ttl_s)
+
+    async def recommend(self, query: Query, variants: dict[str, VariantConfig]) -> Answered:
+        """Answer one request in the same forward pass as those that wait beside it.
+
+        Raises:
+            Refused: a filter does not fit the items.
+        """
+        query = _varied(query, variants)
+        alias = _alias_of(variants)
+        model = self.models.of(alias)
+        _hold(model.recommender.check, query)
+        # All that the answer depends on, so that a new event or a new model is never answered old.
+        key = f"{model.version} {model.index.digest} {query!r}"
+        kept = self._cache.get(key)
+        self.metrics.cache("answers", kept is not None)
+        if kept is not None:
+            return kept, model
+        with self.metrics.stage("recommend"):
+            answer, model = await self._answer_one[self.models.known(alias)](query)
+        if self.args.cache_size:
+            self._cache[f"{model.version} {model.index.digest} {query!r}"] = answer
+        return answer, model
+
+    async def similar_items(
+        self, item_id: str, top_k: int, filters: Sequence[Any]
+    ) -> tuple[Answer | None, ServedModel]:
+        """The items nearest to one item; None where the id is unknown.
+
+        Raises:
+            Refused: a filter does not fit the items.
+        """
+        model = self.models.of("live")
+        _hold(model.recommender.check, Query([], filters=filters))
+        with self.metrics.stage("similar_items"):
+            find = partial(model.recommender.similar_items, item_id, top_k, filters=filters)
+            return await asyncio.to_thread(find), model
+
+    async def rank(
+        self,
+        query: Query,
+        item_ids: Sequence[str],
+        text: str | None,
+        personal: float,
+        variants: dict[str, VariantConfig],
+    ) -> Answered:
+        """The order of given items for a history, and for a text if there is one.
+
+        Raises:
+            SearchOff: there is a text and this service does not search.
+        """
+        model = self.models.of(_alias_of(variants))
+        with self.metrics.stage("rank"):
+            rank = model.recommender.rank_items
+            [answer] = await asyncio.to_thread(rank, [query], [item_ids])
+            if text is None:
+                return answer, model
+            sort = _search_of(model).sort
+            found = await asyncio.to_thread(sort, text, item_ids, query.history, personal)
+        return _found_first(answer, found), model
+
+    async def search(
+        self, query: ShopQuery, variants: dict[str, VariantConfig]
+    ) -> tuple[ShopAnswer, ServedModel]:
+        """Items that fit a text.
+
+        Raises:
+            SearchOff: this service does not search.
+            Refused: a filter or a facet does not fit the items.
+        """
+        for variant in variants.values():
+            if variant.personal is not None:
+                query = replace(query, personal=variant.personal)
+        model = self.models.of(_alias_of(variants))
+        _hold(_search_of(model).check, query)
+        with self.metrics.stage("search"):
+            return await asyncio.to_thread(_search_of(model).search, query), model
+
+    def suggest(self, text: str, top_k: int) -> list[tuple[Suggestion, str | None]]:
+        """How a text that is being typed may go on.
+
+        Raises:
+            SearchOff: this service does not search.
+        """
+        with self.metrics.stage("suggest"):
+            return _search_of(self.models.of("live")).suggest(text, top_k)
+
+    async def explain(self, model: ServedModel, query: Query, answer: Answer) -> list[Explanation]:
+        """Why each item was answered."""
+        with self.metrics.stage("explain"):
+            ids = [item.item_id for item in answer.items]
+            return await asyncio.to_thread(model.recommender.explain, query, ids)
+
+    def close(self) -> None:
+        """Stop following, and write what is in memory."""
+        self.models.close()
+        self.memory.close()
+
+    def _answer(self, alias: str, queries: Sequence[Query]) -> list[Answered]:
+        # Once: a model that is flipped in meanwhile answers the next batch.
+        model = self.models.of(alias)
+        return [(answer, model) for answer in model.recommender.recommend(queries)]
+
+
+def _hold(check: Callable[[Any], None], query: Any) -> None:
+    """Only what the check says is the client's fault: any other ValueError is ours."""
+    try:
+        check(query)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+def _search_of(model: ServedModel) -> ShopSearch:
+    if model.search is None:
+        raise SearchOff("this service does not search: its config or its index has search off")
+    return model.search
+
+
+def _found_first(answer: Answer, found: Sequence[FoundItem]) -> Answer:
+    """The items that fit the text, best first, and then the others as they were."""
+    scores = {item.item_id: item.score for item in found}
+    by_id = {item.item_id: item for item in answer.items}
+    fitting = [
+        replace(by_id[item_id], score=s) for item_id, s in scores.items() if item_id in by_id
+    ]
+    others = [replace(i, score=0.0) for i in answer.items if i.item_id not in scores]
+    return replace(answer, items=fitting + others, source=SEARCH)
+
+
+def _alias_of(variants: dict[str, VariantConfig]) -> str:
+    """The candidate answers where any of a user's variants says so."""
+    return "candidate" if any(v.alias == "candidate" for v in variants.values()) else "live"
+
+
+def _varied(query: Query, variants: dict[str, VariantConfig]) -> Query:
+    """The query with what a user's variants set."""
+    for variant in variants.values():
+        wanted = {
+            "diversity": variant.diversity,
+            "max_per_category": variant.max_per_category,
+        }
+        query = replace(query, **{n: v for n, v in wanted.items() if v is not None})
+    return query
