@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -18,63 +18,42 @@ console = Console()
 
 
 @dataclass(frozen=True)
-class List:
-    """All versions, oldest first, and what the aliases stand for."""
+class Arguments:
+    """What to tell: `list`, `show VERSION`, or `diff VERSION VERSION`."""
 
+    what: tyro.conf.Positional[Literal["list", "show", "diff"]]
     registry: tyro.conf.Positional[str]
-
-
-@dataclass(frozen=True)
-class Show:
-    """One version, with its whole lineage."""
-
-    registry: tyro.conf.Positional[str]
-    version: tyro.conf.Positional[str]
-
-
-@dataclass(frozen=True)
-class Diff:
-    """Settings in which two versions differ."""
-
-    registry: tyro.conf.Positional[str]
-    first: tyro.conf.Positional[str]
-    second: tyro.conf.Positional[str]
-
-
-Verb = (
-    Annotated[List, tyro.conf.subcommand("list")]
-    | Annotated[Show, tyro.conf.subcommand("show")]
-    | Annotated[Diff, tyro.conf.subcommand("diff")]
-)
+    versions: tyro.conf.Positional[tuple[str, ...]] = ()
 
 
 def listed(registry: Registry) -> Table:
-    """All versions as a table."""
+    """All versions, oldest first, and what the aliases stand for."""
     table = Table("version", "registered", "checkpoint", "alias")
     aliases = {name: registry.alias(name) for name in ALIASES}
-    for version in registry.versions():
-        stands = [
-            name for name, a in aliases.items() if a is not None and a.version == version.name
-        ]
-        when = datetime.fromtimestamp(version.registered_at, UTC).isoformat(timespec="seconds")
-        table.add_row(version.name, when, version.checkpoint, ", ".join(stands))
+    for one in registry.versions():
+        stands = [name for name, alias in aliases.items() if alias and alias.version == one.name]
+        when = datetime.fromtimestamp(one.registered_at, UTC).isoformat(timespec="seconds")
+        table.add_row(one.name, when, one.checkpoint, ", ".join(stands))
     return table
 
 
-def run(verb: Verb) -> None:
+def run(arguments: Arguments) -> None:
     """Print what was asked for."""
-    registry = Registry(verb.registry)
-    if isinstance(verb, List):
+    registry = Registry(arguments.registry)
+    wanted = {"list": 0, "show": 1, "diff": 2}[arguments.what]
+    if len(arguments.versions) != wanted:
+        raise ValueError(f"{arguments.what} takes {wanted} versions, not {arguments.versions}")
+    found = [registry.version(name) for name in arguments.versions]
+    if arguments.what == "list":
         console.print(listed(registry))
-    elif isinstance(verb, Show):
-        console.print_json(registry.version(verb.version).model_dump_json(exclude={"golden"}))
+    elif arguments.what == "show":
+        console.print_json(found[0].model_dump_json(exclude={"golden"}))
     else:
-        first, second = registry.version(verb.first), registry.version(verb.second)
-        console.print_json(json.dumps(differences(registry, first, second)))
+        console.print_json(json.dumps(differences(registry, *found)))
 
 
 if __name__ == "__main__":
     try:
-        run(tyro.cli(Verb, description=__doc__))  # pyright: ignore
+        run(tyro.cli(Arguments, description=__doc__))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")

@@ -118,7 +118,7 @@ class ItemFilters:
 
 def _matches(column: pa.Array, one: Filter) -> np.ndarray:
     """(N,) bool, False where there is no value."""
-    mask_N = column.is_valid().to_numpy(zero_copy_only=False)
+    mask_N = np.ones(len(column), dtype=bool)
     if one.values:
         mask_N &= _is_in(column, one.values)
     if one.has_range:

@@ -64,7 +64,7 @@ def learn(
 ) -> Learned:
     """The fusion that the file of queries teaches; the plain one where there is no file."""
     if not config.queries:
-        return Learned(Fusion(), 0, None)
+        return Learned(Fusion(), 0, 0.0)
     queries = read_queries(config.queries, items).by_split
 
     def encoded(some: Sequence[JudgedQuery]) -> tuple[Sequence[JudgedQuery], torch.Tensor]:

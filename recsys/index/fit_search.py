@@ -6,7 +6,7 @@ Shapes: Q queries, N items, E width of the language model, C candidates.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,18 +23,20 @@ TEMPERATURE = 0.05
 BATCH = 256
 NUM_NEGATIVES = 8_192
 CUTOFF = 10
+AT_ONCE = 64
+"""Queries whose products with all items are in memory together."""
 MAX_VALIDATION = 1_000
 """Queries that choose the settings."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A fusion, the passes after which it was best, and its NDCG@10 on the choosing queries; None
+    """A fusion, the passes after which it was best, and its NDCG@10 on the choosing queries: 0
     where there were none."""
 
     fusion: Fusion
     epochs: int
-    valid_ndcg: float | None
+    valid_ndcg: float
 
 
 def fit_fusion(
@@ -45,29 +47,34 @@ def fit_fusion(
     epochs: int,
     seed: int = 0,
 ) -> Learned:
-    """The adapter and the weight with the best NDCG@10 on `valid`; of equals the one with fewer
-    passes, then the weight nearer to one half.
+    """The adapter with the best NDCG@10 on `valid` at equal weights, and then the best weight; of
+    equals the one with fewer passes, and the weight nearer to one half.
 
     Queries come with their vectors (Q, E); these and the items' are of length 1.
     """
     queries, vectors = valid[0][:MAX_VALIDATION], valid[1][:MAX_VALIDATION]
     if not queries:
-        return Learned(Fusion(), 0, None)
+        return Learned(Fusion(), 0, 0.0)
     words = [lexical.search(query.text, DEPTH)[1] for query in queries]
-    best, best_ndcg, best_epoch = Fusion(), -1.0, 0
+    best, meaning = Learned(Fusion(), 0, -1.0), words
     for epoch, adapter in enumerate(_adapters(*train, items_NE, epochs, seed)):
-        queries_QE = Fusion(adapter=adapter).adapt(vectors)
-        meaning = [nearest(query_E, items_NE) for query_E in queries_QE]
-        for weight in sorted(WEIGHTS, key=lambda w: abs(w - 0.5)):
-            ndcg = _ndcg(queries, words, meaning, weight)
-            if ndcg > best_ndcg:
-                best, best_ndcg, best_epoch = Fusion(weight, adapter), ndcg, epoch
-    return Learned(best, best_epoch, best_ndcg)
+        fusion = Fusion(adapter=adapter)
+        near = _nearest(fusion.adapt(vectors), items_NE)
+        ndcg = _ndcg(queries, words, near, fusion.dense_weight)
+        if ndcg > best.valid_ndcg:
+            best, meaning = Learned(fusion, epoch, ndcg), near
+    found = {weight: _ndcg(queries, words, meaning, weight) for weight in WEIGHTS}
+    weight = max(found, key=lambda w: (found[w], -abs(w - 0.5)))
+    return Learned(replace(best.fusion, dense_weight=weight), best.epochs, found[weight])
 
 
-def nearest(query_E: torch.Tensor, items_NE: torch.Tensor) -> torch.Tensor:
-    """The `DEPTH` item indexes with the largest products, best first."""
-    return (items_NE @ query_E).topk(min(DEPTH, len(items_NE))).indices
+def _nearest(queries_QE: torch.Tensor, items_NE: torch.Tensor) -> list[torch.Tensor]:
+    """For each query the `DEPTH` item indexes with the largest products, best first."""
+    size = min(DEPTH, len(items_NE))
+    found: list[torch.Tensor] = []
+    for block_BE in queries_QE.split(AT_ONCE):
+        found += (block_BE @ items_NE.T).topk(size).indices
+    return found
 
 
 def _ndcg(
@@ -95,8 +102,8 @@ def _adapters(
     """None, and then an adapter after each pass.
 
     The loss is softmax cross-entropy of a query's items, at 1 / `TEMPERATURE`, among items that
-    some query of these fits. The others are left out: nobody judged them, and pushing them away cost
-    more on unseen queries than the adapter gains (bundle intents: NDCG@10 .118 in place of .144).
+    some query of these fits. The others are left out: nobody judged them, and pushing them away
+    cost more on unseen queries than the adapter gains (bundle intents: NDCG@10 .118, not .144).
     """
     yield None
     if not queries:

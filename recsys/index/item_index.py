@@ -80,7 +80,7 @@ class Ranking:
         for row, items, mask_N in zip(scores_BN, excluded, masks, strict=True):
             row[items] = -torch.inf
             if mask_N is not None:
-                pass
+                row.masked_fill_(~mask_N, -torch.inf)
 
     def top(self, scores_BN: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and item indexes, (B, K) each with K = min(top_k, N), best first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
-from recsys.config import ServeArgs
+from recsys.config import SecurityConfig, ServeArgs
+from recsys.config.security import RateConfig
 from recsys.engine.filters import Filter
 from recsys.engine.recommender import Event, Query
 from recsys.engine.shop_search import ShopQuery
 from recsys.serving.http import build_http
 from recsys.serving.models import Models
+from recsys.serving.security.key_file import add_key
+from recsys.serving.security.keys import make_key
 from recsys.serving.service import RecommenderService
 from recsys.store.histories import StoreUnavailable
 from tests.serving.conftest import make_service
@@ -321,3 +325,28 @@ class TestSearch:
         args = toy_args.model_copy(update={"search": False})
         with TestClient(build_http(make_service(args, Models.load(args)))) as client:
             assert "does not search" in post(client, "/v1/search", {"text": "a"}, 501)["detail"]
+
+
+def test_nobody_gets_in_without_a_key(
+    toy_args: ServeArgs, toy_models: Models, tmp_path: Path
+) -> None:
+    key, record = make_key("shop", "read", datetime.datetime.now(datetime.UTC))
+    add_key(tmp_path / "keys.json", record)
+    rates = RateConfig(failed_auth_burst=100)
+    security = SecurityConfig(keys_file=str(tmp_path / "keys.json"), rates=rates)
+    args = toy_args.model_copy(update={"security": security})
+    with TestClient(build_http(make_service(args, toy_models))) as client:
+        known = {"Authorization": f"Bearer {key}"}
+        paths = client.get("/openapi.json", headers=known).json()["paths"]
+        for path, methods in paths.items():
+            for method in methods:
+                response = client.request(method, path)
+                assert (response.status_code == 200) == path.startswith("/health/"), path
+                assert path.startswith("/health/") or response.status_code == 401, path
+        for path in ("/", "/docs", "/page/page.js", "/metrics", "/nothing"):
+            assert client.get(path).status_code == 401
+        body = {"history": [], "top_k": 3}
+        assert client.post("/v1/recommend", json=body, headers=known).status_code == 200
+        events = {"events": [event("u", "i")]}
+        assert client.post("/v1/events", json=events, headers=known).status_code == 403
+        assert client.delete("/v1/users/u", headers=known).status_code == 403

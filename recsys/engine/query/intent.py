@@ -29,6 +29,7 @@ FEATURES = (
     "explores",
     "explores_without_category",
     "other_known_share",
+    "other_known",
     "unknown_share",
     "model_number",
     "length",
@@ -41,7 +42,7 @@ FEATURES = (
 """What is looked at, in this order; all between 0 and 1."""
 FORMAT = 1
 _HELD_OUT_EVERY = 5
-_DECAY = 1e-3
+_DECAY = 1e-4
 """Weight of the squared coefficients in the mean loss."""
 _STEPS = 60
 
@@ -70,13 +71,14 @@ def intent_features(
         explores,
         explores and category is None,
         known / max(len(told), 1),
+        known > 0,
         (len(free) - known) / max(len(told), 1),
         number > 0,
         min(len(told), 12) / 12,
         title.asked,
         title.covered,
         title.asked * title.covered,
-        title.asked / max(title.matches, 1),
+        title.asked * title.covered / max(title.matches, 1),
         not told,
     ]
     return np.array(values, dtype=np.float32)

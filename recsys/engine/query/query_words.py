@@ -20,7 +20,8 @@ ASKING = _words(
     "buy shop online cheap cheaper shopping order price priced sale deal deals store affordable "
     "quality good great brand new all range collection than less more below above over between "
     "around about least most except excluding free within maximum minimum max min dollars dollar "
-    "euros euro pounds bucks yuan size can could would will"
+    "euros euro pounds bucks yuan size can could would will "
+    "哪里 哪儿 所有 全部 多少钱 价格"
 )
 """What queries say beside the thing, and no catalogue needs to."""
 EXPLORING = _words(
@@ -71,7 +72,8 @@ RECIPIENT_OF_WORD = {word: name for name, words in RECIPIENTS.items() for word i
 KNOWN_WORDS = STOP_WORDS | ASKING | EXPLORING | frozenset(RECIPIENT_OF_WORD)
 """Never taken for a misspelled word of the catalogue."""
 STOP_KEYS = frozenset(key_of(word) for word in STOP_WORDS)
+_EMPTY_CHINESE = EXPLORING_CHINESE | {word for word in ASKING if not word.isascii()}
 EMPTY_KEYS = frozenset(key_of(word) for word in STOP_WORDS | ASKING | EXPLORING) | frozenset(
-    unit.key for word in EXPLORING_CHINESE for unit in split_units(word)
+    unit.key for word in _EMPTY_CHINESE for unit in split_units(word)
 )
 """Units that name nothing in a catalogue."""

@@ -18,7 +18,7 @@ from recsys import schema
 from recsys.engine.query.lexicon import BRAND, CATEGORY, PRICE, Lexicon, slot_kind
 from recsys.engine.query.query_words import RECIPIENTS, STOP_KEYS
 from recsys.engine.query.understanding import Intent, Slot
-from recsys.engine.query.units import words_of
+from recsys.engine.query.units import Unit, words_of
 
 ENGLISH, CHINESE = 0, 1
 Templates = dict[Intent, tuple[tuple[str, ...], tuple[str, ...]]]
@@ -48,6 +48,8 @@ TEMPLATES: Templates = {
             "{term} {recipient}",
             "{term} with {words}",
             "{term} {size}",
+            "{unbranded}",
+            "{term} for {words}",
         ),
         (
             "{brand}{term}",
@@ -63,6 +65,8 @@ TEMPLATES: Templates = {
             "{recipient}买{term}",
             "{price}的{term}",
             "{term} {size}",
+            "{unbranded}",
+            "{words}的{term}",
         ),
     ),
     "exploratory": (
@@ -103,6 +107,8 @@ _WITHOUT = (("without {}", "no {}", "not {}"), ("不要{}", "不含{}"))
 _LACKED = (("sugar", "plastic", "fragrance", "batteries"), ("糖", "塑料", "香精", "电池"))
 _SIZES = (("xl", "size 42", "500 ml", "20 inch"), ("42码", "500毫升", "xl", "20寸"))
 _FOR = ("for my {}", "给{}")
+_MIN_WORDS = 4
+"""A title of fewer, brand aside, no longer names the item without one of them."""
 _SPACES = re.compile(" +")
 
 
@@ -205,9 +211,24 @@ def _parts(
         parts.update(_words(lexicon, row, term.first, term.last, rng))
     if len(units) > 2 and titles[_keys(lexicon, row)] <= 2:
         parts["title"] = (title, ())
-        if len(units) > 5:
-            drop = units[rng.integers(len(units))]
-            parts["title_less"] = (title[: drop.start] + title[drop.end :], ())
+        parts.update(_less_than(title, lexicon, units, rng))
+    return parts
+
+
+def _less_than(
+    title: str, lexicon: Lexicon, units: Sequence[Unit], rng: np.random.Generator
+) -> dict[str, _Part]:
+    """A title without one of its words, which still names the item, and one without its brand."""
+    brands = [m for m in lexicon.find(units, set()) if m.term.column == BRAND]
+    parts: dict[str, _Part] = {}
+    for match in brands[:1]:
+        start, end = units[match.first].start, units[match.last - 1].end
+        parts["unbranded"] = (title[:start] + title[end:], ())
+    of_brands = {n for match in brands for n in range(match.first, match.last)}
+    others = [w for w in words_of(units) if not of_brands.intersection(range(*w))]
+    if len(others) > _MIN_WORDS:
+        first, last = others[rng.integers(len(others))]
+        parts["title_less"] = (title[: units[first].start] + title[units[last - 1].end :], ())
     return parts
 
 
