@@ -23,7 +23,7 @@ from recsys.index.item_columns import attribute_columns
 CATEGORY, BRAND, PRICE = "category", "brand", "price"
 MAX_FIT_ITEMS = 100_000
 """Of a larger catalogue the items with most training events are read."""
-MAX_VALUE_UNITS = 12
+MAX_VALUE_UNITS, MAX_VALUE_CHARS = 12, 200
 MAX_VALUES = 1_000
 """A text column with more values, brands aside, is no attribute to search by."""
 MIN_TITLES, MIN_SHARE = 5, 0.6
@@ -171,7 +171,7 @@ def _value_columns(frame: pl.DataFrame, attributes: Sequence[str]) -> list[str]:
 
 
 def _units_of_values(counts: pl.DataFrame) -> dict[str, list[Unit]]:
-    split = {value: split_units(value) for value in counts.to_series(0)}
+    split = {v: split_units(v) for v in counts.to_series(0) if len(v) <= MAX_VALUE_CHARS}
     return {value: units for value, units in split.items() if 0 < len(units) <= MAX_VALUE_UNITS}
 
 

@@ -21,6 +21,7 @@ from recsys.engine.query.synthetic_queries import SyntheticQuery, synthetic_quer
 from recsys.engine.query.titles import TitleIndex, TitleMatch
 from recsys.engine.query.understanding import (
     MAX_QUERY_CHARS,
+    MAX_SLOTS,
     Correction,
     Language,
     QueryUnderstanding,
@@ -32,6 +33,8 @@ NUM_TRAINING_QUERIES = 1_500
 _NOTHING_ASKED = [SyntheticQuery("", "exploratory", (), -1, None)] * 20
 """Empty queries among them: who asks for nothing wants to look around."""
 _MOST_MEANT = 3
+_MAX_CORRECTED = 16
+"""Units whose spelling is looked at: each may be compared with the whole vocabulary."""
 _MAX_READ_CHARS = 4 * MAX_QUERY_CHARS
 _MIN_PROTOTYPE = 0.6
 _MIN_FOREIGN_WORDS = 3
@@ -125,12 +128,14 @@ class QueryUnderstander:
         units = split_units(meant)
         slots = find_slots(fold(meant), units, sureness, self._lexicon)
         if encode is not None and units:
-            slots = slots + self._nearest(meant, slots, encode)
+            slots = [*slots, *self._nearest(meant, slots, encode)][:MAX_SLOTS]
         title = self._titles.best(units)
         return _Reading(normalised, corrections, meant, units, slots, title)
 
     def _correct(self, units: list[Unit]) -> tuple[list[Correction], list[float]]:
-        found = [self._speller.correct(unit.word) for unit in units]
+        read = [unit.word for unit in units[:_MAX_CORRECTED]]
+        found = [self._speller.correct(word) for word in read]
+        found += [None] * (len(units) - len(read))
         corrections = [
             Correction(start=unit.start, end=unit.end, word=better[0], confidence=better[1])
             for unit, better in zip(units, found, strict=True)

@@ -16,7 +16,7 @@ Intent = Literal["navigational", "category", "attribute", "exploratory"]
 SlotKind = Literal[
     "category", "brand", "price", "size", "colour", "attribute", "without", "recipient"
 ]
-Place = Annotated[int, Field(ge=0, le=MAX_QUERY_CHARS)]
+Place = Annotated[int, Field(ge=0, le=2 * MAX_QUERY_CHARS)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Text = Annotated[str, Field(max_length=1_000)]
 FilterTuple = tuple[str, tuple[str, ...], float | None, float | None, bool]

@@ -1,0 +1,98 @@
+"""Load for the serving benchmarks: many clients that each wait for an answer before they ask again.
+
+A process of its own: `python -m benchmarks.serving_load URL INDEX CLIENTS SECONDS` prints one line
+of JSON. Histories are random items of the index, 1 to 20 of them, by a fixed seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+import aiohttp
+import numpy as np
+import psutil
+
+from recsys.artifact import open_artifact
+
+BODIES = 512
+WARM_UP_S = 1.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the clients of one run saw."""
+
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    cpu_ms_per_request: float = 0.0
+
+
+def run_load(url: str, index: str, clients: int, seconds: float, server: int) -> Load:
+    """Load from a process of its own, and the CPU time that the server and its children took."""
+    command = [sys.executable, "-m", "benchmarks.serving_load"]
+    before = _cpu_seconds(server)
+    done = subprocess.run(
+        [*command, url, index, str(clients), str(seconds)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    used = _cpu_seconds(server) - before
+    seen = json.loads(done.stdout.splitlines()[-1])
+    answered = seen["requests_per_second"] * (seconds + WARM_UP_S)
+    return Load(**seen | {"cpu_ms_per_request": round(1e3 * used / max(1, answered), 2)})
+
+
+def _cpu_seconds(server: int) -> float:
+    """User and system time of a process and all below it that live now."""
+    root = psutil.Process(server)
+    times = [p.cpu_times() for p in (root, *root.children(recursive=True)) if p.is_running()]
+    return sum(t.user + t.system for t in times)
+
+
+def bodies(index: str) -> list[bytes]:
+    """Requests to cycle through."""
+    ids = open_artifact(index, "index").read_table("items.parquet")["item_id"].to_pylist()
+    chosen = random.Random(0)
+    histories = [chosen.choices(ids, k=chosen.randint(1, 20)) for _ in range(BODIES)]
+    return [json.dumps({"history": h, "top_k": 10}).encode() for h in histories]
+
+
+async def _ask(url: str, asked: list[bytes], clients: int, seconds: float) -> Load:
+    took: list[float] = []
+    failed = 0
+    headers = {"Content-Type": "application/json"}
+    started = time.perf_counter()
+
+    async def client(session: aiohttp.ClientSession, number: int) -> None:
+        nonlocal failed
+        place = number * 7
+        while (now := time.perf_counter()) < started + WARM_UP_S + seconds:
+            place += 1
+            async with session.post(url, data=asked[place % BODIES], headers=headers) as response:
+                await response.read()
+            if now > started + WARM_UP_S:
+                failed += response.status != 200
+                took.append(time.perf_counter() - now)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(client(session, number) for number in range(clients)))
+    p50, p99 = np.percentile(took, [50, 99])
+    rate = len(took) / seconds
+    return Load(round(rate, 1), round(1e3 * p50, 2), round(1e3 * p99, 2), failed)
+
+
+if __name__ == "__main__":
+    url, index, clients, seconds = sys.argv[1:]
+    load = asyncio.run(_ask(url, bodies(index), int(clients), float(seconds)))
+    seen = asdict(load)
+    del seen["cpu_ms_per_request"]
+    print(json.dumps(seen))
