@@ -132,11 +132,12 @@ def _loss(
     items_NE: torch.Tensor,
 ) -> torch.Tensor:
     """The mean over queries of the mean over their items, which are among the candidates."""
-    own = [torch.from_numpy(query.items) for query in queries]
-    candidates_C = torch.cat([drawn, *own]).unique()
+    own = torch.from_numpy(np.concatenate([query.items for query in queries]))
+    rows = torch.arange(len(queries)).repeat_interleave(
+        torch.tensor([len(query.items) for query in queries])
+    )
+    candidates_C = torch.cat([drawn, own]).unique()
     vectors_BE = F.normalize(adapted(vectors_BE, adapter_EE), dim=1)
     logits_BC = vectors_BE @ items_NE[candidates_C].T / TEMPERATURE
-    is_own_BC = torch.stack([torch.isin(candidates_C, items) for items in own])
-    log_shares_BC = logits_BC.log_softmax(dim=1)
-    own_B = log_shares_BC.masked_fill(~is_own_BC, 0).sum(1) / is_own_BC.sum(1)
-    return -own_B.mean()
+    log_shares = logits_BC.log_softmax(dim=1)[rows, torch.searchsorted(candidates_C, own)]
+    return -(log_shares / rows.bincount()[rows]).sum() / len(queries)

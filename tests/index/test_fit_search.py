@@ -1,4 +1,4 @@
-"""Joining two rankings by hand, and what is learned of queries where there is something to learn."""
+"""Joining two rankings by hand, and what is learned where there is something to learn."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_ranking_that_tells_gets_the_weight(tells):
     vectors = (noise if tells == "words" else items)[numbers]
     found = fit_fusion(([], vectors[:0]), (queries, vectors), items, LexicalIndex.build(words), 0)
     assert found.valid_ndcg == 1.0
-    assert (found.fusion.dense_weight < 0.5) == (tells == "words")
+    assert (found.fusion.dense_weight > 0.5) == (tells == "meaning")
 
 
 def test_without_validation_queries_both_rankings_count_the_same():

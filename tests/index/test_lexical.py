@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from recsys.index.item_index import Ranking
 from recsys.index.lexical import (
-    B,
     K1,
     MAX_QUERY_CHARS,
+    B,
     LexicalIndex,
     check_query,
     item_words,

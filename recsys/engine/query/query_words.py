@@ -20,7 +20,8 @@ ASKING = _words(
     "buy shop online cheap cheaper shopping order price priced sale deal deals store affordable "
     "quality good great brand new all range collection than less more below above over between "
     "around about least most except excluding free within maximum minimum max min dollars dollar "
-    "euros euro pounds bucks yuan size can could would will "
+    "euros euro pounds bucks yuan size year years old month months birthday christmas "
+    "can could would will "
     "哪里 哪儿 所有 全部 多少钱 价格"
 )
 """What queries say beside the thing, and no catalogue needs to."""

@@ -12,6 +12,8 @@ from recsys.engine.query.recipients import find_recipients
 from recsys.engine.query.understanding import MAX_SLOTS, MIN_CONFIDENCE, Slot
 from recsys.engine.query.units import Unit, phrase_of, split_units
 
+_SURE = 0.8
+"""Of phrases that mean a category at least so surely, the place alone decides."""
 _SIZE_CONFIDENCE, _WORD_CONFIDENCE, _RECIPIENT_CONFIDENCE = 0.9, 0.7, 0.9
 
 
@@ -147,13 +149,12 @@ def _head_category(
 ) -> list[Match]:
     """The category of the thing itself, if there is one.
 
-    Before the first `for` or `with`, then the surest, then the last, since English and Chinese
+    Before the first `for` or `with`, then a sure one, then the last, since English and Chinese
     put what qualifies first: a `camping mug` is a mug.
     """
     found = [m for m in named if m.term.column == CATEGORY]
     found = [m for m in [*found, *learned] if not taken.intersection(range(m.first, m.last))]
     ends = [n for n, unit in enumerate(units) if unit.word in HEAD_ENDS]
     head_ends = next((n for n in ends if any(m.last <= n for m in found)), len(units))
-    return sorted(found, key=lambda m: (m.last <= head_ends, round(m.term.confidence, 1), m.first))[
-        -1:
-    ]
+    found.sort(key=lambda m: (m.last <= head_ends, m.term.confidence >= _SURE, m.first))
+    return found[-1:]

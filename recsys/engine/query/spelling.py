@@ -14,6 +14,8 @@ from recsys.engine.query.units import is_cjk, key_of
 
 MIN_LENGTH = 4
 _TWO_EDITS_FROM = 8
+_FREE_FROM = 6
+"""A shorter word keeps its first letter: `year` is no misspelled `gear`."""
 _FREQUENCY_WEIGHT = 0.02
 """A tenfold frequency weighs as much as this share of similarity: it parts ties, no more."""
 _SAME_BEGINNING = 0.03
@@ -39,12 +41,18 @@ class Speller:
         """The word meant and how sure that is; None for a known, short or numeric word.
 
         One edit (a swap of neighbours is one, as in optimal string alignment), from eight letters
-        on two. Never for a word with digits or in Chinese.
+        on two; a plural may become a singular. Never for a word with digits or in Chinese.
         """
         if not _is_correctable(word) or key_of(word) in self._keys or word in KNOWN_WORDS:
             return None
+        found = self._nearest(word)
+        return self._nearest(word[:-1]) if found is None and word.endswith("s") else found
+
+    def _nearest(self, word: str) -> tuple[str, float] | None:
         edits = 2 if len(word) >= _TWO_EDITS_FROM else 1
         near = [w for n in range(-edits, edits + 1) for w in self._by_length.get(len(word) + n, ())]
+        if len(word) < _FREE_FROM:
+            near = [w for w in near if w[0] == word[0]]
         found = process.extract(
             word, near, scorer=OSA.distance, score_cutoff=edits, limit=_CANDIDATES
         )

@@ -1,4 +1,4 @@
-"""A small shop for the tests of queries: four categories, four brands, three colours, two languages."""
+"""A small shop for the tests of queries, in two languages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLOURS = {"red": "红色", "blue": "蓝色", "black": "黑色"}
 
 
 def shop_items() -> pa.Table:
-    """96 items with a title, category, brand, colour, price, popularity; the last one is removed."""
+    """96 items, the most popular first; the last one is removed."""
     rows = []
     for category, types in TYPES.items():
         for kind in types:

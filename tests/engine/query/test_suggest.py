@@ -35,7 +35,7 @@ def test_the_most_popular_comes_first_and_a_beginning_before_a_middle():
 
 
 def test_categories_brands_and_known_queries_are_completed(shop):
-    assert shop.suggest("kit")[0] == Suggestion("Kitchen", "category", 23_190.0)
+    assert shop.suggest("kit")[0] == Suggestion("Kitchen", "category", 23_148.0)
     assert shop.suggest("alv")[0].kind == "brand"
     assert shop.suggest("backpack for")[0] == Suggestion("backpack for school", "query", 7.0)
 

@@ -124,6 +124,8 @@ def test_what_is_searched_for_leaves_out_prices_recipients_and_the_unwanted(shop
         ("tent 12345x", None),
         ("tant", "tent"),
         ("daughter", None),
+        ("pent", None),
+        ("tetns", "tent"),
         ("背色", None),
         ("xyzzyx", None),
     ],
