@@ -1,4 +1,4 @@
-"""The whole road on this machine: prepare, train, index, evaluate, serve, one answered request."""
+"""The whole road on this machine: prepare, train, index, evaluate, serve, answered requests."""
 
 from __future__ import annotations
 
@@ -74,21 +74,23 @@ def _serve(cluster: LocalCluster, output: str) -> str:
 
 
 def _ask(url: str, data: str) -> None:
-    """Send one request with a real user's last items and show request and answer."""
+    """Ask with a real user's last items, and search; show requests and answers."""
     rows = pq.read_table(f"{data}/interactions.parquet", columns=["user_id", "item_id"])
     user = rows["user_id"][0].as_py()
     history = [r["item_id"] for r in rows.slice(0, 200).to_pylist() if r["user_id"] == user][-5:]
-    body = {"history": history, "top_k": 5}
+    _show_titles("the history", history, data)
+    _post(f"{url}/v1/recommend", {"history": history, "top_k": 5, "explain": True})
+    _post(f"{url}/v1/search", {"text": "red backpack under 60", "history": history, "top_k": 3})
+
+
+def _post(url: str, body: dict) -> None:
     request = urllib.request.Request(
-        f"{url}/v1/recommend",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
+        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=30) as response:
         answer = json.load(response)
-    console.print(f"\nPOST {url}/v1/recommend", style="bold")
+    console.print(f"\nPOST {url}", style="bold")
     console.print_json(json.dumps(body))
-    _show_titles("the history", history, data)
     console.print_json(json.dumps(answer, ensure_ascii=False))
 
 

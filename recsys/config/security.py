@@ -36,7 +36,14 @@ RULES = (
     ScopeRule(
         scope="read",
         methods=("GET",),
-        paths=("/", "/page/*", "/openapi.json", "/v1/model", "/v1/items/*", "/v1/suggest"),
+        paths=(
+            "/",
+            "/page/*",
+            "/openapi.json",
+            "/v1/model",
+            "/v1/items/*",
+            "/v1/suggest",
+        ),
     ),
     ScopeRule(
         scope="read",

@@ -41,7 +41,7 @@ def _amount(name: str) -> str:
     return rf"(?<![0-9a-z.])(?:{sign} ?)?{number}{_NO_PRICE}(?: ?(?P<d{name}>{_SIGN})(?![a-z]))?"
 
 
-_TO = r" ?(?:-|–|—|~|to|and|到|至) ?"
+_TO = r" ?(?:-|\u2013|\u2014|~|to|and|到|至) ?"
 _LESS = (
     "not over|no more than|not more than|not above|(?<!not )under|(?<!not )below|"
     "(?<!no )(?<!not )less than|(?<!not )cheaper than|lower than|up to|at most|within|"

@@ -18,7 +18,23 @@ _FREE = re.compile(r"(?<![\w])[a-z]{3,20}(?P<cue>[ -]free)(?!\w)(?! (?:shipping|
 _NEXT = re.compile(r" ?(?:,|or|nor|或者|或|、) ?")
 _NOT_LACKING = {"hand", "tax", "duti", "for", "stress", "is", "and", "no", "with", "the"}
 """`hands-free` is no lack of hands."""
-_WORDS_OF_THINGS = "无线 无人 无印 无痕 无缝 无极 无敌 无限 无比 无论 非常 非洲 非凡"
+_WORDS_OF_THINGS = set(
+    [
+        "无线",
+        "无人",
+        "无印",
+        "无痕",
+        "无缝",
+        "无极",
+        "无敌",
+        "无限",
+        "无比",
+        "无论",
+        "非常",
+        "非洲",
+        "非凡",
+    ]
+)
 """Words that begin like a negation and are none."""
 _AHEAD = 8
 
