@@ -18,23 +18,7 @@ _FREE = re.compile(r"(?<![\w])[a-z]{3,20}(?P<cue>[ -]free)(?!\w)(?! (?:shipping|
 _NEXT = re.compile(r" ?(?:,|or|nor|或者|或|、) ?")
 _NOT_LACKING = {"hand", "tax", "duti", "for", "stress", "is", "and", "no", "with", "the"}
 """`hands-free` is no lack of hands."""
-_WORDS_OF_THINGS = set(
-    [
-        "无线",
-        "无人",
-        "无印",
-        "无痕",
-        "无缝",
-        "无极",
-        "无敌",
-        "无限",
-        "无比",
-        "无论",
-        "非常",
-        "非洲",
-        "非凡",
-    ]
-)
+_NO_CUES = re.compile("无[线人印痕缝极敌限比论]|非[常洲凡]")
 """Words that begin like a negation and are none."""
 _AHEAD = 8
 
@@ -86,7 +70,7 @@ def _lacking(folded: str, units: Sequence[Unit], phrases: frozenset[str]) -> lis
 def _is_name(
     folded: str, units: Sequence[Unit], first: int, start: int, phrases: frozenset[str]
 ) -> bool:
-    if folded[start : start + 2] in _WORDS_OF_THINGS or units[first].key in STOP_KEYS:
+    if _NO_CUES.match(folded, start) or units[first].key in STOP_KEYS:
         return True
     begin = next(n for n, unit in enumerate(units) if unit.start >= start)
     return any(phrase_of(units[begin:last]) in phrases for last in range(first + 1, first + 3))
