@@ -44,6 +44,9 @@ KINDS = (
     "comparison",
     "backbone",
     "explanations",
+    "recommendations",
+    "audience",
+    "forecast",
 )
 NOT_IN_DIGEST = ("quarantine/", "quality.", "inputs.json")
 """Payload that tells about an artifact and is no part of what it is: bad rows lie in files as their

@@ -1,0 +1,1 @@
+"""Answers for all users or all items at once: recommendations, audiences, forecasts."""
