@@ -78,7 +78,10 @@ def audience(
     reading = Reading.of(dataset, histories.until)
     uris = (dataset.uri, checkpoint.uri, index.uri)
     task = Task(*uris, items, config, taken, reading, histories.batch_size)
-    top, counts = TopUsers(config.top_users), dict.fromkeys((SCORED, TAKEN, NO_HISTORY), np.zeros(1))
+    top, counts = (
+        TopUsers(config.top_users),
+        dict.fromkeys((SCORED, TAKEN, NO_HISTORY), np.zeros(1)),
+    )
     for block in map_files(dataset, _Scoring, (task,), histories.num_workers):
         parts = pl.DataFrame(pl.from_arrow(block))
         counts = {name: counts[name] + np.array(parts[name].to_list()).sum(0) for name in counts}
@@ -201,4 +204,3 @@ def _load_probability(checkpoint: Artifact, index: Artifact) -> ProbabilityOf | 
     trained = trained_rows(model, checkpoint, Catalogue(index.read_table(ITEMS)))
     stored = load_index(index.read_bytes(VECTORS))
     return ProbabilityOf(model, stored, shape.max_history, trained)
-

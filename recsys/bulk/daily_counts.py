@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -38,6 +39,7 @@ class DailyCounts:
         """D."""
         return self.counts.shape[1]
 
+    @cached_property
     def first_column(self) -> np.ndarray:
         """(N,) the column of each item's first event: 0 for an old item, `NEVER` without any."""
         has_events = self.counts > 0
@@ -62,7 +64,9 @@ def counted(events: pa.Table, kinds: Sequence[int] | None, offset_s: int) -> pa.
 def span_of(counts: pa.Table) -> pa.Table:
     """One row, the first and the last day of `counted`; no row where nothing was counted."""
     days = pl.DataFrame(pl.from_arrow(counts))["day"]
-    kept = pl.DataFrame({"first": [days.min()], "last": [days.max()]}, {"first": pl.Int64, "last": pl.Int64})
+    kept = pl.DataFrame(
+        {"first": [days.min()], "last": [days.max()]}, {"first": pl.Int64, "last": pl.Int64}
+    )
     return kept.drop_nulls().to_arrow()
 
 
@@ -70,6 +74,11 @@ def empty_counts(num_items: int, first_day: int, last_day: int) -> DailyCounts:
     """No events, from the first day to the last."""
     counts = np.zeros((num_items, last_day - first_day + 1), np.float32)
     return DailyCounts(counts, first_day, np.zeros(num_items, dtype=bool))
+
+
+def only_items(daily: DailyCounts, kept: np.ndarray) -> DailyCounts:
+    """The counts of the items where `kept` (N,) holds."""
+    return DailyCounts(daily.counts[kept], daily.first_day, daily.is_old[kept])
 
 
 def add(found: DailyCounts, block: pa.Table) -> None:

@@ -74,21 +74,24 @@ def choose_settings(
     Half-life and strength are those by which the counts of known items are most likely as Poisson
     counts at the best scale; the scale is what was taken over what was expected.
     """
-    actual = {end: events_of(daily, end, days) for end in ends}
-    best, settings = -np.inf, Settings(HALF_LIVES[0], 0.0, Level(), Level())
+    counts = np.concatenate([events_of(daily, end, days) for end in ends])
+    best, chosen = -np.inf, (HALF_LIVES[0], STRENGTHS[0], Rates(counts, counts, counts > 0))
     for half_life in HALF_LIVES:
         smoothed = {end: smooth(daily, end, half_life) for end in ends}
         for strength in STRENGTHS:
             found = _stack(daily, smoothed, strength, days, priors)
-            counts = np.concatenate([actual[end] for end in ends])
             known = found.has_events
             scale = fit_scale(counts[known], found.rates[known])
             likely = log_likelihood(counts[known], scale * found.rates[known], 0.0)
             if likely > best:
-                best = likely
-                levels = _levels(counts, found)
-                settings = Settings(half_life, strength, *levels)
-    return settings
+                best, chosen = likely, (half_life, strength, found)
+    half_life, strength, found = chosen
+    return Settings(
+        half_life,
+        strength,
+        _level(counts[found.has_events], found.rates[found.has_events]),
+        _level(counts[~found.has_events], found.rates[~found.has_events]),
+    )
 
 
 def _stack(
@@ -108,12 +111,9 @@ def _stack(
     )
 
 
-def _levels(counts: np.ndarray, found: Rates) -> tuple[Level, Level]:
-    levels = []
-    for chosen in (found.has_events, ~found.has_events):
-        scale = fit_scale(counts[chosen], found.rates[chosen])
-        levels.append(Level(scale, fit_dispersion(counts[chosen], scale * found.rates[chosen])))
-    return levels[0], levels[1]
+def _level(counts: np.ndarray, rates: np.ndarray) -> Level:
+    scale = fit_scale(counts, rates)
+    return Level(scale, fit_dispersion(counts, scale * rates))
 
 
 def fit_scale(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -152,9 +152,7 @@ def map_files(
     return cast(Iterator[pa.Table], done.iter_batches(batch_size=None, batch_format="pyarrow"))
 
 
-def read_files(
-    dataset: Artifact, function: Callable[[pa.Table], pa.Table]
-) -> Iterator[pa.Table]:
+def read_files(dataset: Artifact, function: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
     """What a function makes of each events file, by tasks; in any order."""
     uri, names = dataset.uri, _files(dataset)
 

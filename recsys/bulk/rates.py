@@ -85,7 +85,7 @@ def smooth(daily: DailyCounts, end: int, half_life: float) -> Smoothed:
     events = daily.counts[:, :end] @ weights
     exposure = weights * factors_of_days(daily, end, end)
     left = np.append(np.cumsum(exposure[::-1])[::-1], 0.0)
-    first = daily.first_column()
+    first = daily.first_column
     return Smoothed(events, left[np.minimum(first, end)], first < end)
 
 

@@ -1,5 +1,6 @@
 """The Ray Serve deployment: a service, its batching, and the HTTP application around it."""
 
+import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ class RecommenderDeployment:
     """One replica."""
 
     def __init__(self, args: ServeArgs) -> None:
+        _log_as_serve_does()
         configure_storage(args.storage)
         torch.set_num_threads(args.num_threads)
         self._service = build_service(args)
@@ -35,6 +37,14 @@ class RecommenderDeployment:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The application of this replica; Ray asks for it once the constructor is done."""
         return build_http(self._service)
+
+
+def _log_as_serve_does() -> None:
+    """Into the replica's own log, in its encoding."""
+    log = logging.getLogger("recsys")
+    log.setLevel(logging.INFO)
+    for handler in logging.getLogger("ray.serve").handlers:
+        log.addHandler(handler)
 
 
 def build_service(args: ServeArgs) -> RecommenderService:

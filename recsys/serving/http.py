@@ -43,6 +43,8 @@ def build_http(service: RecommenderService) -> ASGIApp:
         description="Recommendations and search by a language model over items and behaviour.",
         responses={status: {"model": Problem} for status in STATUSES},
         lifespan=lifespan,
+        docs_url=None,  # its scripts come from elsewhere, which our own headers forbid
+        redoc_url=None,
     )
     install_problems(app)
     app.add_exception_handler(Refused, lambda _, error: problem(422, str(error)))

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from recsys.config import SecurityConfig, ServeArgs
-from recsys.config.security import RateConfig
+from recsys.config.security import RULES, RateConfig
 from recsys.engine.filters import Filter
 from recsys.engine.recommender import Event, Query
 from recsys.engine.shop_search import ShopQuery
@@ -19,6 +19,7 @@ from recsys.serving.http import build_http
 from recsys.serving.models import Models
 from recsys.serving.security.key_file import add_key
 from recsys.serving.security.keys import make_key
+from recsys.serving.security.paths import needed_scope
 from recsys.serving.service import RecommenderService
 from recsys.store.histories import StoreUnavailable
 from tests.serving.conftest import make_service
@@ -325,6 +326,16 @@ class TestSearch:
         args = toy_args.model_copy(update={"search": False})
         with TestClient(build_http(make_service(args, Models.load(args)))) as client:
             assert "does not search" in post(client, "/v1/search", {"text": "a"}, 501)["detail"]
+
+
+def test_every_route_has_a_scope_on_purpose(client: TestClient) -> None:
+    for_admins = {"/v1/users/{user_id}"}
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        for method in methods:
+            scope = {"method": method.upper(), "path": path.replace("{", "").replace("}", "")}
+            needed = needed_scope(scope, RULES)
+            public = path in SecurityConfig().public_paths
+            assert (needed == "admin") == (path in for_admins or public), path
 
 
 def test_nobody_gets_in_without_a_key(
