@@ -38,6 +38,8 @@ from recsys.schema import History
 
 AUDIENCE = "audience.parquet"
 SCORED, TAKEN, NO_HISTORY = "scored", "took_it_already", "no_history"
+COUNTS: tuple[str, ...] = (SCORED, TAKEN, NO_HISTORY)
+"""What becomes of the users, by item."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +80,23 @@ def audience(
     reading = Reading.of(dataset, histories.until)
     uris = (dataset.uri, checkpoint.uri, index.uri)
     task = Task(*uris, items, config, taken, reading, histories.batch_size)
-    top, counts = (
-        TopUsers(config.top_users),
-        dict.fromkeys((SCORED, TAKEN, NO_HISTORY), np.zeros(1)),
-    )
-    for block in map_files(dataset, _Scoring, (task,), histories.num_workers):
+    top, counts = TopUsers(config.top_users), dict.fromkeys(COUNTS, np.zeros(len(ids), np.int64))
+    for block in map_files(dataset, Scoring, (task,), histories.num_workers):
         parts = pl.DataFrame(pl.from_arrow(block))
         counts = {name: counts[name] + np.array(parts[name].to_list()).sum(0) for name in counts}
         top.merge(parts.select(pl.col("best").explode()).drop_nulls().unnest("best"))
     writer.add_table(AUDIENCE, audience_table(top.rows(), ids))
-    parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index}
     settings = {
         "audience": config.model_dump(mode="json"),
         "histories": histories.model_dump(mode="json", exclude={"num_workers"}),
         "item_ids": ids,
     }
-    by_item = zip(*(counts[name].astype(int).tolist() for name in counts), strict=True)
-    facts = {i: dict(zip(counts, row, strict=True)) for i, row in zip(ids, by_item, strict=True)}
-    digests = {name: artifact.digest for name, artifact in parents.items()}
-    return writer.publish(settings, digests, {"users": facts})
+    parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index}
+    return writer.publish(
+        settings,
+        {name: artifact.digest for name, artifact in parents.items()},
+        {"users": {name: dict(zip(ids, counts[name].tolist(), strict=True)) for name in COUNTS}},
+    )
 
 
 def find_items(catalogue: Catalogue, item_ids: list[str], place: str) -> list[int]:
@@ -140,7 +140,7 @@ def takers(
     return found
 
 
-class _Scoring:
+class Scoring:
     """A Ray Data actor around one recommender and, where the model has one, its probability."""
 
     def __init__(self, task: Task) -> None:

@@ -118,12 +118,12 @@ def demand_shares(
     units = np.zeros(len(origins) * recommender.num_items, dtype=np.int64)
     uris = (dataset.uri, checkpoint.uri, index.uri)
     task = Task(*uris, tuple(origins), config.top_k, histories.batch_size)
-    for block in map_files(dataset, _Spreading, (task,), histories.num_workers):
+    for block in map_files(dataset, Spreading, (task,), histories.num_workers):
         units[block["place"].to_numpy()] += block["units"].to_numpy()
     return shares_of(units.reshape(len(origins), -1))
 
 
-class _Spreading:
+class Spreading:
     """A Ray Data actor around one recommender."""
 
     def __init__(self, task: Task) -> None:

@@ -59,7 +59,7 @@ class Task:
     recommend: RecommendConfig
     reading: Reading
     batch_size: int
-    users: pa.Array | None
+    users: pa.Array | None = None
 
 
 def recommend(
@@ -86,7 +86,7 @@ def recommend(
     uris = (writer.uri, dataset.uri, checkpoint.uri, index.uri)
     task = Task(*uris, config, reading, histories.batch_size, users)
     sources, rows = Counter[str](), 0
-    for block in map_files(dataset, _Recommending, (task,), histories.num_workers):
+    for block in map_files(dataset, Recommending, (task,), histories.num_workers):
         for part in block.to_pylist():
             sources.update(dict(zip(part["sources"], part["users"], strict=True)))
             rows += part["rows"]
@@ -137,7 +137,7 @@ def recommendation_rows(
     return pa.table(dict(zip(SCHEMA.names, columns, strict=True))).cast(SCHEMA)
 
 
-class _Recommending:
+class Recommending:
     """A Ray Data actor around one recommender."""
 
     def __init__(self, task: Task) -> None:
