@@ -78,6 +78,7 @@ def on_ray(storage: StorageConfig, work: Callable[[], Artifact]) -> Artifact:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # Only now: Ray reads its environment when it is imported.
     ray = importlib.import_module("ray")
+    importlib.import_module("ray.data")  # sets its logger's level when it is imported
     configure = importlib.import_module("recsys.storage").configure_storage
 
     def follow_settings() -> None:

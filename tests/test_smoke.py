@@ -71,11 +71,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, done.stdout
 
 
-def test_the_demo_answers_a_request_with_titles(demo: tuple[Path, str]) -> None:
+def test_the_demo_answers_with_titles_and_reasons_and_searches(demo: tuple[Path, str]) -> None:
     _, printed = demo
-    assert "POST http://127.0.0.1" in printed
-    assert '"source": "model"' in printed
-    assert printed.count('"item_id":') == 5
+    recommended, found = printed.split("/v1/recommend")[1].split("/v1/search")
+    assert '"source": "model"' in recommended
+    assert recommended.count('"why": {') == recommended.count('"score":') == 5
+    assert '"source": "search"' in found
+    assert found.count('"lexical_rank":') == found.count('"score":') == 3
     assert "report/report.html" in printed
 
 

@@ -27,7 +27,7 @@ from recsys.bulk.forecaster import (
     choose_settings,
     events_of,
     forecast_items,
-    prior_of,
+    prior_shares,
 )
 from recsys.bulk.histories import ITEMS, check_index, event_numbers
 from recsys.bulk.rates import WEEK, last_week, weekday_factors
@@ -70,7 +70,7 @@ def forecast(
         origins = [_second_of(daily, end, offset_s(config)) for end in columns]
         found = demand_shares(config, histories, dataset, *model, origins)
         shares = {end: _among(row, there) for end, row in zip(columns, found, strict=True)}
-    priors = {end: prior_of(daily, end, shares[end]) for end in columns}
+    priors = {end: prior_shares(len(daily.counts), shares[end]) for end in columns}
     settings = choose_settings(daily, ends, config.days, priors)
     held_out, made = (
         forecast_items(settings, daily, end, config.days, priors[end], config.interval)

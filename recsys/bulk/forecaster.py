@@ -16,10 +16,12 @@ import numpy as np
 
 from recsys.bulk.daily_counts import DailyCounts
 from recsys.bulk.intervals import fit_dispersion, interval, log_likelihood
-from recsys.bulk.rates import Rates, Smoothed, days_ahead, smooth, total_rate
+from recsys.bulk.rates import Rates, Smoothed, days_ahead, level_of, smooth
 
 HALF_LIVES = (7.0, 14.0, 28.0, 56.0, 112.0)
 """Days after which a count weighs half."""
+LEVEL_HALF_LIVES = (3.5, 7.0, 14.0, 28.0)
+"""The same for the events of all items together, which are many, so that it may be short."""
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Days of an item's own counts that the prior is worth."""
 EVEN_SHARE = 0.02
@@ -28,7 +30,7 @@ taken now and then."""
 
 
 @dataclass(frozen=True)
-class Level:
+class Calibration:
     """What turns an expected number into a calibrated one, and how sure it is."""
 
     scale: float = 1.0
@@ -37,12 +39,13 @@ class Level:
 
 @dataclass(frozen=True)
 class Settings:
-    """Chosen settings: `half_life` and `strength` in days, levels of known and of new items."""
+    """Chosen settings, half-lives and `strength` in days, for known and for new items."""
 
+    level_half_life: float
     half_life: float
     strength: float
-    known: Level
-    new: Level
+    known: Calibration
+    new: Calibration
 
 
 @dataclass(frozen=True)
@@ -56,28 +59,30 @@ class Forecast:
     is_new: np.ndarray
 
 
-def prior_of(daily: DailyCounts, end: int, shares: np.ndarray | None) -> np.ndarray:
-    """(N,) daily rates before an item's own counts: all events, divided by the recommender's
-    shares (N,), or evenly where there is no recommender."""
-    even = np.full(len(daily.counts), 1.0 / len(daily.counts))
-    total = total_rate(daily, end)
-    if shares is None:
-        return total * even
-    return total * ((1 - EVEN_SHARE) * shares + EVEN_SHARE * even)
+def prior_shares(num_items: int, shares: np.ndarray | None) -> np.ndarray:
+    """(N,) shares of all events before an item's own counts are known: the recommender's, or even
+    ones where there is no recommender."""
+    even = np.full(num_items, 1.0 / num_items)
+    return even if shares is None else (1 - EVEN_SHARE) * shares + EVEN_SHARE * even
 
 
 def choose_settings(
     daily: DailyCounts, ends: Sequence[int], days: int, priors: Mapping[int, np.ndarray]
 ) -> Settings:
-    """The most likely settings for the windows that begin at columns `ends`.
+    """The best settings for the windows that begin at columns `ends`; `priors` are shares (N,).
 
-    Half-life and strength are those by which the counts of known items are most likely as Poisson
-    counts at the best scale; the scale is what was taken over what was expected.
+    The level's half-life is the one that comes nearest to the windows' totals. Half-life and
+    strength are those by which the counts of known items are most likely as Poisson counts at the
+    best scale; the scale is what was taken over what was expected.
     """
+    level_half_life = _choose_level(daily, ends, days)
     counts = np.concatenate([events_of(daily, end, days) for end in ends])
     best, chosen = -np.inf, (HALF_LIVES[0], STRENGTHS[0], Rates(counts, counts, counts > 0))
     for half_life in HALF_LIVES:
-        smoothed = {end: smooth(daily, end, half_life) for end in ends}
+        smoothed = {
+            end: smooth(daily, end, half_life, level_of(daily, end, level_half_life))
+            for end in ends
+        }
         for strength in STRENGTHS:
             found = _stack(daily, smoothed, strength, days, priors)
             known = found.has_events
@@ -87,11 +92,23 @@ def choose_settings(
                 best, chosen = likely, (half_life, strength, found)
     half_life, strength, found = chosen
     return Settings(
+        level_half_life,
         half_life,
         strength,
-        _level(counts[found.has_events], found.rates[found.has_events]),
-        _level(counts[~found.has_events], found.rates[~found.has_events]),
+        _calibrate(counts[found.has_events], found.rates[found.has_events]),
+        _calibrate(counts[~found.has_events], found.rates[~found.has_events]),
     )
+
+
+def _choose_level(daily: DailyCounts, ends: Sequence[int], days: int) -> float:
+    """The half-life with the least sum of |ln(taken / expected)|, each drawn by one event."""
+
+    def error(half_life: float) -> float:
+        expected = [level_of(daily, e, half_life) * days_ahead(daily, e, days) for e in ends]
+        taken = [events_of(daily, end, days).sum() for end in ends]
+        return float(np.abs(np.log1p(taken) - np.log1p(expected)).sum())
+
+    return min(LEVEL_HALF_LIVES, key=error)
 
 
 def _stack(
@@ -111,9 +128,9 @@ def _stack(
     )
 
 
-def _level(counts: np.ndarray, rates: np.ndarray) -> Level:
+def _calibrate(counts: np.ndarray, rates: np.ndarray) -> Calibration:
     scale = fit_scale(counts, rates)
-    return Level(scale, fit_dispersion(counts, scale * rates))
+    return Calibration(scale, fit_dispersion(counts, scale * rates))
 
 
 def fit_scale(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -134,8 +151,9 @@ def forecast_items(
     prior: np.ndarray,
     probability: float,
 ) -> Forecast:
-    """What is expected in the `days` days from column `end` on."""
-    found = smooth(daily, end, settings.half_life).rates(prior, settings.strength)
+    """What is expected in the `days` days from column `end` on; `prior` (N,) are shares."""
+    level = level_of(daily, end, settings.level_half_life)
+    found = smooth(daily, end, settings.half_life, level).rates(prior, settings.strength)
     known, new = settings.known, settings.new
     scale = np.where(found.has_events, known.scale, new.scale)
     dispersion = np.where(found.has_events, known.dispersion, new.dispersion)

@@ -1,15 +1,17 @@
-"""Daily rates of items: smoothed counts, weekdays, and a prior where little is known.
+"""Daily rates of items: smoothed shares of the shop's level, and a prior where little is known.
 
-With c[i, d] the events of item i on day d, w(d) the factor of day d's weekday, and weights
-a[d] = 2^-(age of d / half-life), an item's daily rate is
+With c[i, d] the events of item i on day d, T[d] those of all items, level the events of all items
+on a mean day now, and weights a[d] = 2^-(age of d / half-life), an item's daily rate is
 
-    rate[i] = (strength * prior[i] + sum_d a[d] c[i, d]) / (strength + sum_d a[d] w(d)),
+    rate[i] = (strength * prior[i] + sum_d a[d] c[i, d]) / (strength + sum_d a[d] T[d] / level),
 
-both sums from the day of the item's first event on. Without a prior this is the maximum likelihood
-of Poisson counts with weights (the smoothing of Brown 1959, "Statistical forecasting for inventory
-control", begun at the item's first day); with it, it is the mean of a rate whose prior is a gamma
-distribution of mean prior[i] that is worth `strength` days (Gelman et al., "Bayesian Data
-Analysis", 3rd edition, section 2.6). An item without an event so far has the prior alone.
+both sums from the day of the item's first event on: counts over days that are as long as the shop
+was busy. So weekdays, holidays and growth, which change all items, are not taken for a change of
+one, and an item may be looked at for long while the level follows the last days. Without a prior
+this is the maximum likelihood of Poisson counts with weights; with it, it is the mean of a rate
+whose prior is a gamma distribution of mean prior[i] that is worth `strength` days (Gelman et al.,
+"Bayesian Data Analysis", 3rd edition, section 2.6). An item without an event so far has the prior
+alone.
 
 Shapes: N items, D days, H days to look ahead.
 """
@@ -25,8 +27,6 @@ from recsys.bulk.daily_counts import DailyCounts
 WEEK = 7
 THURSDAY = 3
 """The weekday of day 0, 1970-01-01, where Monday is 0."""
-TOTAL_HALF_LIFE = 28.0
-"""Days for the rate of all items together, which is known so well that it may be quick."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def weekday_factors(daily: DailyCounts, end: int) -> np.ndarray:
     Each weekday has one more day that is like the mean: with a week of data factors are half as
     far from 1 as that week says.
     """
-    totals = daily.counts[:, :end].sum(0, dtype=np.float64)
+    totals = _totals(daily, end)
     if not totals.sum():
         return np.ones(WEEK)
     weekdays = weekday_of(daily.first_day + np.arange(end))
@@ -63,37 +63,51 @@ def factors_of_days(daily: DailyCounts, end: int, num_days: int) -> np.ndarray:
     return weekday_factors(daily, end)[weekday_of(daily.first_day + np.arange(num_days))]
 
 
+def level_of(daily: DailyCounts, end: int, half_life: float) -> float:
+    """Events of all items on a mean day, as known before column `end`; `half_life` is in days."""
+    weights = _weights(end, half_life)
+    totals = _totals(daily, end)
+    return float(totals @ weights / (weights @ factors_of_days(daily, end, end)))
+
+
 @dataclass(frozen=True)
 class Smoothed:
-    """Weighted events (N,) and weighted days (N,) of each item, and which items had events (N,)."""
+    """Weighted events (N,) and days (N,) of each item, which had events (N,), and the level."""
 
     events: np.ndarray
     days: np.ndarray
     has_events: np.ndarray
+    level: float
 
-    def rates(self, prior: np.ndarray, strength: float) -> Rates:
-        """The rates for a prior (N,) that is worth `strength` days."""
+    def rates(self, shares: np.ndarray, strength: float) -> Rates:
+        """The rates for a prior of these shares (N,) of the level, worth `strength` days.
+
+        Items with events sum to the level: where new items took a part of it, others lost it.
+        """
         total = np.where(self.has_events, strength + self.days, 1.0)
         own = np.where(self.has_events, self.events / total, 0.0)
-        share = np.where(self.has_events, strength / total, 1.0)
-        return Rates(own + share * prior, own, self.has_events)
+        rates = own + np.where(self.has_events, strength / total, 1.0) * self.level * shares
+        known = rates[self.has_events].sum()
+        fit = np.where(self.has_events, self.level / known if known else 1.0, 1.0)
+        return Rates(fit * rates, fit * own, self.has_events)
 
 
-def smooth(daily: DailyCounts, end: int, half_life: float) -> Smoothed:
+def smooth(daily: DailyCounts, end: int, half_life: float, level: float) -> Smoothed:
     """What is known of each item before column `end`; `half_life` is in days."""
-    weights = 0.5 ** ((end - 1 - np.arange(end)) / half_life)
+    weights = _weights(end, half_life)
     events = daily.counts[:, :end] @ weights
-    exposure = weights * factors_of_days(daily, end, end)
+    exposure = weights * _totals(daily, end) / level if level else weights
     left = np.append(np.cumsum(exposure[::-1])[::-1], 0.0)
     first = daily.first_column
-    return Smoothed(events, left[np.minimum(first, end)], first < end)
+    return Smoothed(events, left[np.minimum(first, end)], first < end, level)
 
 
-def total_rate(daily: DailyCounts, end: int) -> float:
-    """Events of all items on a mean day, as known before column `end`."""
-    weights = 0.5 ** ((end - 1 - np.arange(end)) / TOTAL_HALF_LIFE)
-    totals = daily.counts[:, :end].sum(0, dtype=np.float64)
-    return float(totals @ weights / (weights @ factors_of_days(daily, end, end)))
+def _weights(end: int, half_life: float) -> np.ndarray:
+    return 0.5 ** ((end - 1 - np.arange(end)) / half_life)
+
+
+def _totals(daily: DailyCounts, end: int) -> np.ndarray:
+    return daily.counts[:, :end].sum(0, dtype=np.float64)
 
 
 def days_ahead(daily: DailyCounts, end: int, num_days: int) -> float:

@@ -17,14 +17,14 @@ from recsys.bulk.forecast_quality import coverage, errors, judge
 from recsys.bulk.forecaster import (
     EVEN_SHARE,
     HALF_LIVES,
+    Calibration,
     Forecast,
-    Level,
     Settings,
     choose_settings,
     events_of,
     fit_scale,
     forecast_items,
-    prior_of,
+    prior_shares,
 )
 from recsys.bulk.intervals import fit_dispersion, interval, log_likelihood
 from recsys.bulk.rates import last_week
@@ -93,7 +93,7 @@ def test_an_interval_holds_its_probability(mean, dispersion, wanted):
 def test_held_out_counts_lie_in_the_intervals_as_often_as_told():
     daily, _ = made(600, 140, dispersion=0.3)
     *ends, test = window_ends(daily.num_days, DAYS, 4)
-    priors = {end: prior_of(daily, end, None) for end in (*ends, test)}
+    priors = {end: prior_shares(600, None) for end in (*ends, test)}
     chosen = choose_settings(daily, ends, DAYS, priors)
     assert chosen.half_life >= HALF_LIVES[-2]  # the rates are steady
     assert 0.15 < chosen.known.dispersion < 0.6
@@ -111,7 +111,7 @@ def test_a_good_prior_tells_of_new_items_and_a_bad_one_is_made_little_of():
     noise = np.random.default_rng(3).permutation(shares)
     found = {}
     for name, guess in (("good", shares), ("bad", noise)):
-        priors = {end: prior_of(daily, end, guess) for end in (*ends, test)}
+        priors = {end: prior_shares(600, guess) for end in (*ends, test)}
         chosen = choose_settings(daily, ends, DAYS, priors)
         found[name] = (chosen, forecast_items(chosen, daily, test, DAYS, priors[test], 0.9))
     assert found["good"][0].strength > 4 * found["bad"][0].strength
@@ -123,8 +123,8 @@ def test_a_good_prior_tells_of_new_items_and_a_bad_one_is_made_little_of():
 def test_new_items_have_the_prior_and_a_level_of_their_own():
     counts = np.array([[2.0] * 14, [0.0] * 14], dtype=np.float32)
     daily = DailyCounts(counts, 4, np.zeros(2, dtype=bool))
-    chosen = Settings(14.0, 0.0, Level(1.0, 0.0), Level(0.5, 1.0))
-    made_of = forecast_items(chosen, daily, 14, DAYS, np.array([9.0, 1.0]), 0.9)
+    chosen = Settings(7.0, 14.0, 0.0, Calibration(1.0, 0.0), Calibration(0.5, 1.0))
+    made_of = forecast_items(chosen, daily, 14, DAYS, np.array([0.5, 0.5]), 0.9)
     assert made_of.expected.tolist() == pytest.approx([14.0, 3.5])
     assert made_of.is_new.tolist() == [False, True]
     assert made_of.by_own_counts.tolist() == [True, False]
@@ -133,13 +133,10 @@ def test_new_items_have_the_prior_and_a_level_of_their_own():
 
 
 def test_a_prior_gives_all_events_away():
-    daily, _ = made(10, 28, dispersion=0.1)
-    shares = np.zeros(10)
-    shares[3] = 1.0
-    total = prior_of(daily, 28, None).sum()
-    found = prior_of(daily, 28, shares)
-    assert found.sum() == pytest.approx(total)
-    assert found[0] == pytest.approx(EVEN_SHARE * total / 10)
+    assert prior_shares(4, None).tolist() == [0.25] * 4
+    found = prior_shares(10, np.eye(10)[3])
+    assert found.sum() == pytest.approx(1.0)
+    assert found[0] == pytest.approx(EVEN_SHARE / 10)
 
 
 def test_windows_lie_end_to_end_and_the_last_is_measured():
