@@ -36,7 +36,7 @@ CUTOFF, DEPTH = 10, 100
 NDCG, MRR, RECALL, ZERO = f"ndcg@{CUTOFF}", f"mrr@{DEPTH}", f"recall@{DEPTH}", "zero_results"
 LENGTHS = {"1 word": (1, 1), "2-3 words": (2, 3), "4+ words": (4, None)}
 PERSONAL = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-MAX_PERSONAL_ROWS = 500
+MAX_PERSONAL_ROWS = 2_000
 BATCH = 64
 
 Rank = Callable[[Sequence[str]], np.ndarray]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Self
 
 from recsys.artifact import open_artifact
 from recsys.config import ServeArgs
-from recsys.registry import ALIASES, AliasName, Registry, Version
+from recsys.registry import ALIASES, LIVE, AliasName, Registry, Version
 from recsys.serving.release import Follower, Refusal, check_golden
 from recsys.serving.served_model import ServedModel
-
-log = logging.getLogger(__name__)
-LIVE = "live"
 
 
 class Models:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from recsys.engine.recommender import Event, Query, Recommender
 from recsys.registry import Alias, AliasName, Golden, Registry, Version
+from recsys.storage import StorageError
 
 NUM_GOLDEN = 16
 GOLDEN_HISTORY, GOLDEN_TOP_K = 3, 10
@@ -60,7 +61,8 @@ def check_golden(recommender: Recommender, golden: list[Golden]) -> None:
 
 
 def _query(history: list[str]) -> Query:
-    return Query([Event(item_id) for item_id in history], GOLDEN_TOP_K)
+    # Its own items are excluded, so that the answer is one with and without `filter_seen`.
+    return Query([Event(item_id) for item_id in history], GOLDEN_TOP_K, exclude=history)
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ class Refusal:
 class Follower(Generic[T]):
     """Follows an alias of a registry in a thread of its own.
 
-    `load` makes what serves of a version and checks it; `flip` puts it in place. Where `load` or
-    the registry fails, what serves goes on serving, and a version once refused is not tried again
-    until the alias moves.
+    `load` makes what serves of a version and checks it; `flip` puts it in place. Where the store
+    does not answer, it is tried again at the next look. Whatever else is wrong with a version, what
+    serves goes on serving, and the version is not tried again until the alias moves.
     """
 
     def __init__(
@@ -119,13 +121,17 @@ class Follower(Generic[T]):
             return
         if alias is None or alias.generation == self._generation:
             return
-        self._generation = alias.generation
         try:
             loaded = self._load(self._registry.version(alias.version))
-        except (ValueError, RuntimeError, OSError) as error:
-            self.refused = Refusal(alias.version, str(error))
-            log.error("version %s is refused; the model stays: %s", alias.version, error)
+        except StorageError as error:
+            log.warning("version %s cannot be read; it is tried again: %s", alias.version, error)
             return
+        except Exception as error:  # noqa: BLE001 - the old model must outlive any new one
+            self._generation = alias.generation
+            self.refused = Refusal(alias.version, str(error))
+            log.error("version %s is refused; the model stays: %r", alias.version, error)
+            return
+        self._generation = alias.generation
         if not self._stop.wait(max(0.0, alias.flip_at - self._now())):
             self._flip(loaded)
             self.refused = None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from ray_jobs import models, promote, rollback
 from recsys.artifact import Artifact
 from recsys.config import ServeArgs
 from recsys.engine.recommender import Recommender
@@ -49,6 +50,28 @@ def test_golden_requests_are_answered_by_the_model_that_made_them(
     check_golden(recommender, golden)
 
 
+def test_golden_requests_do_not_depend_on_whether_seen_items_are_filtered(
+    recommender: Recommender, toy_checkpoint: Artifact, toy_index: Artifact, item_ids: list[str]
+) -> None:
+    golden = golden_requests(recommender, item_ids)
+    check_golden(Recommender.load(toy_checkpoint, toy_index, filter_seen=False), golden)
+
+
+def test_promotion_rollback_and_the_list_go_together(
+    registry: Registry, toy_checkpoint: Artifact, toy_index: Artifact
+) -> None:
+    asked = promote.Arguments(registry.uri, toy_checkpoint.uri, toy_index.uri, wait_s=0)
+    first = promote.run(asked)
+    assert promote.run(asked).previous == first.version
+    [version] = registry.versions()
+    assert len(version.golden) == NUM_GOLDEN
+    back = rollback.run(rollback.Arguments(registry.uri, wait_s=0))
+    assert (back.version, back.generation) == (first.version, 3)
+    assert list(models.listed(registry).columns[-1].cells) == ["live"]
+    with pytest.raises(ValueError, match="show takes 1"):
+        models.run(models.Arguments("show", registry.uri))
+
+
 def test_other_answers_to_golden_requests_are_told(
     recommender: Recommender, item_ids: list[str]
 ) -> None:
@@ -77,9 +100,9 @@ def test_the_live_version_is_served_and_a_bad_candidate_is_not(
     golden = golden_requests(recommender, item_ids)
     version = register(registry, toy_checkpoint, toy_index, golden)
     registry.point("live", version.name, now=0.0)
-    models = Models.load(args)
-    assert models.of("live").version == toy_checkpoint.digest
-    assert models.of("candidate") is models.of("live")
+    served = Models.load(args)
+    assert served.of("live").version == toy_checkpoint.digest
+    assert served.of("candidate") is served.of("live")
 
     # The same artifacts, registered with answers that they do not give.
     place = Path(registry.uri) / "versions" / "bad.json"
@@ -87,12 +110,12 @@ def test_the_live_version_is_served_and_a_bad_candidate_is_not(
     bad = version.model_copy(update={"name": "bad", "golden": wrong})
     place.write_text(bad.model_dump_json())
     registry.point("live", "bad", now=0.0)
-    before = models.of("live")
-    for follower in models._followers:
+    before = served.of("live")
+    for follower in served._followers:
         follower.step()
-    assert models.of("live") is before
-    assert [refusal.version for refusal in models.refused] == ["bad"]
-    with TestClient(build_http(make_service(args, models))) as client:
+    assert served.of("live") is before
+    assert [refusal.version for refusal in served.refused] == ["bad"]
+    with TestClient(build_http(make_service(args, served))) as client:
         assert "golden" in client.get("/v1/model").json()["refused"]["bad"]
         assert client.post("/v1/recommend", json={"history": []}).status_code == 200
 

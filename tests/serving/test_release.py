@@ -8,7 +8,11 @@ import pytest
 
 from recsys.registry import Alias, Registry, Version
 from recsys.serving.release import Follower
+from recsys.storage import StorageError
 from tests.test_registry import register
+
+
+BAD = ValueError("golden requests are answered with 3 of 160 items")
 
 
 class Clock:
@@ -24,16 +28,21 @@ class Clock:
 class Replica:
     """What serves, in the place of a model: the names of the versions that were flipped to."""
 
-    def __init__(self, registry: Registry, bad: set[str] | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        bad: set[str] | None = None,
+        fault: Exception = BAD,
+    ) -> None:
         self.flipped: list[str] = []
         self.loaded: list[str] = []
-        self._bad = bad or set()
+        self.bad, self._fault = bad or set(), fault
         self.follower = Follower(registry, "live", self._load, self._flip, poll_s=60, now=Clock())
 
     def _load(self, version: Version) -> str:
         self.loaded.append(version.name)
-        if version.name in self._bad:
-            raise ValueError("golden requests are answered with 3 of 160 items")
+        if version.name in self.bad:
+            raise self._fault
         return version.name
 
     def _flip(self, loaded: object) -> None:
@@ -87,6 +96,30 @@ def test_a_bad_version_is_refused_once_and_the_old_one_stays(
     live(registry, good)
     replica.follower.step()
     assert replica.follower.refused is None
+
+
+class Torn(Exception):
+    """Such as a tensor file raises: neither a ValueError nor an OSError."""
+
+
+def test_no_fault_of_a_version_ends_the_following(registry: Registry, tmp_path: Path) -> None:
+    bad, good = (register(registry, tmp_path, epochs, epochs) for epochs in (1, 2))
+    replica = Replica(registry, bad={bad.name}, fault=Torn("header too large"))
+    for version in (bad, good):
+        live(registry, version)
+        replica.follower.step()
+    assert replica.flipped == [good.name]
+
+
+def test_a_store_that_does_not_answer_is_asked_again(registry: Registry, tmp_path: Path) -> None:
+    version = register(registry, tmp_path, 1, 0.0)
+    replica = Replica(registry, bad={version.name}, fault=StorageError("503"))
+    live(registry, version)
+    replica.follower.step()
+    assert replica.follower.refused is None
+    replica.bad.clear()
+    replica.follower.step()
+    assert replica.flipped == [version.name]
 
 
 def test_a_version_waits_for_its_time(registry: Registry, tmp_path: Path) -> None:
