@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import os
-import secrets
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +12,7 @@ from typing import TypeVar
 import tyro
 from pydantic import ValidationError
 
-from ray_jobs.command import LOCAL_CPUS, QUIET
+from ray_jobs.command import on_ray
 from recsys.artifact import Artifact
 from recsys.config import StorageConfig, describe
 from recsys.config.bulk import BulkConfig, HistoriesConfig, load_bulk
@@ -68,33 +65,3 @@ def run(kind: type[A], description: str | None, work: Callable[[A], Artifact]) -
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     print(artifact.uri, flush=True)
-
-
-def on_ray(storage: StorageConfig, work: Callable[[], Artifact]) -> Artifact:
-    """Work on the cluster this job was submitted to, or on a Ray for this process alone."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-    if "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # Only now: Ray reads its environment when it is imported.
-    ray = importlib.import_module("ray")
-    importlib.import_module("ray.data")  # sets its logger's level when it is imported
-    configure = importlib.import_module("recsys.storage").configure_storage
-
-    def follow_settings() -> None:
-        configure(storage)
-
-    follow_settings()
-    runtime_env = {"env_vars": QUIET, "worker_process_setup_hook": follow_settings}
-    local = (
-        {} if "RAY_ADDRESS" in os.environ else {"num_cpus": max(LOCAL_CPUS, os.cpu_count() or 1)}
-    )
-    ray.init(
-        "local" if local else None, **local, logging_level=logging.WARNING, runtime_env=runtime_env
-    )
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells each plan at INFO
-    try:
-        return work()
-    finally:
-        # Workers' output is forwarded until here; nothing may follow the artifact's path.
-        ray.shutdown()

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ import tyro
 from pydantic import ValidationError
 
 from recsys.artifact import Artifact
-from recsys.config import JobConfig, describe, load_config
+from recsys.config import JobConfig, StorageConfig, describe, load_config
 
 LOCAL_CPUS = 4
 """Least logical CPUs of a Ray started here: two trainers and room for data tasks beside them."""
@@ -84,26 +85,31 @@ def run(description: str, stage: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         command = parse(description, sys.argv[1:])
-        artifact = _on_ray(stage, command)
+        artifact = on_ray(command.job.storage, lambda: _run_stage(stage, command))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     print(artifact.uri, flush=True)
 
 
-def _on_ray(stage: str, command: Command) -> Artifact:
-    """Join the cluster this job was submitted to, or start a Ray for this process alone."""
+def _run_stage(stage: str, command: Command) -> Artifact:
+    # Only now: torch and DeepSpeed take seconds, before which a wrong flag should be told.
+    stages = importlib.import_module("ray_jobs.stages")
+    return getattr(stages, stage)(command)
+
+
+def on_ray(storage: StorageConfig, work: Callable[[], Artifact]) -> Artifact:
+    """Work on the cluster this job was submitted to, or on a Ray for this process alone."""
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     if "RAY_ADDRESS" not in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # Only now: Ray reads its environment when it is imported, and torch and DeepSpeed take
-    # seconds, before which a wrong flag should be told.
+    # Only now: Ray reads its environment when it is imported.
     ray = importlib.import_module("ray")
-    stages = importlib.import_module("ray_jobs.stages")
-    storage = importlib.import_module("recsys.storage")
+    importlib.import_module("ray.data")  # sets its logger's level when it is imported
+    configure_storage = importlib.import_module("recsys.storage").configure_storage
 
     def follow_settings() -> None:
-        storage.configure_storage(command.job.storage)
+        configure_storage(storage)
 
     follow_settings()
     runtime_env = {"env_vars": QUIET, "worker_process_setup_hook": follow_settings}
@@ -114,7 +120,7 @@ def _on_ray(stage: str, command: Command) -> Artifact:
         ray.init("local", num_cpus=cpus, logging_level=logging.WARNING, runtime_env=runtime_env)
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells each plan at INFO
     try:
-        return getattr(stages, stage)(command)
+        return work()
     finally:
         # Workers' output is forwarded until here; nothing may follow the artifact's path.
         ray.shutdown()

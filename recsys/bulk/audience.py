@@ -19,7 +19,6 @@ import torch
 from recsys import schema
 from recsys.artifact import Artifact, ArtifactWriter, open_artifact
 from recsys.bulk.histories import (
-    ITEMS,
     NAME,
     Reading,
     check_index,
@@ -30,10 +29,7 @@ from recsys.bulk.histories import (
 from recsys.bulk.top_users import TopUsers
 from recsys.config.bulk import AudienceConfig, HistoriesConfig
 from recsys.engine.catalogue import Catalogue
-from recsys.engine.probability import ProbabilityOf, trained_rows
 from recsys.engine.recommender import Recommender
-from recsys.index.item_index import VECTORS, load_index
-from recsys.models.build import load_model
 from recsys.schema import History
 
 AUDIENCE = "audience.parquet"
@@ -73,8 +69,9 @@ def audience(
     """
     check_index(dataset, index)
     ids = list(dict.fromkeys(item_ids))
-    items = find_items(Catalogue(index.read_table(ITEMS)), ids, index.uri)
-    Recommender.load(checkpoint, index, filter_seen=False)  # a fault is told before actors start
+    # Loaded here too, so that a fault is told before actors start.
+    recommender = Recommender.load(checkpoint, index, filter_seen=False)
+    items = find_items(recommender.catalogue, ids, index.uri)
     taken = event_numbers(config.taken_events, dataset, "audience.taken_events")
     writer = ArtifactWriter(output, "audience")
     reading = Reading.of(dataset, histories.until)
@@ -141,7 +138,7 @@ def takers(
 
 
 class Scoring:
-    """A Ray Data actor around one recommender and, where the model has one, its probability."""
+    """A Ray Data actor around one recommender."""
 
     def __init__(self, task: Task) -> None:
         torch.set_num_threads(1)
@@ -149,8 +146,7 @@ class Scoring:
         self._dataset = open_artifact(task.dataset, "dataset", check=False)
         checkpoint = open_artifact(task.checkpoint, "checkpoint", check=False)
         index = open_artifact(task.index, "index", check=False)
-        self._scorer = Recommender.load(checkpoint, index, filter_seen=False).scorer
-        self._probability = _load_probability(checkpoint, index)
+        self._recommender = Recommender.load(checkpoint, index, filter_seen=False)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         parts = [self._part(name) for name in block[NAME].to_pylist()]
@@ -166,7 +162,7 @@ class Scoring:
         top, taken_K = TopUsers(task.audience.top_users), np.zeros(len(task.items), np.int64)
         for start in range(0, len(histories), task.batch_size):
             some = histories[start : start + task.batch_size]
-            scores_UK = self._scorer.score(some, task.items).numpy()
+            scores_UK = self._recommender.scorer.score(some, task.items).numpy()
             counts_UK = ~self._left_out(some)
             taken_K += (~counts_UK).sum(0)
             top.add(ids.slice(start, len(some)), scores_UK, counts_UK)
@@ -185,22 +181,10 @@ class Scoring:
     def _with_probabilities(
         self, best: pl.DataFrame, histories: dict[str, History]
     ) -> pl.DataFrame:
-        """Only for the users who are left."""
+        """Only for the users who are left; null where the model has no such head."""
         found: list[float | None] = []
         for some in best.iter_slices(self._task.batch_size):
-            if self._probability is None:
-                found += [None] * len(some)
-                continue
             items = [[self._task.items[place]] for place in some["place"]]
             of_users = [histories[user] for user in some[schema.USER_ID]]
-            found += [value for [value] in self._probability.of(of_users, items)]
+            found += [value for [value] in self._recommender.probability.of(of_users, items)]
         return best.with_columns(pl.Series("probability", found, pl.Float32))
-
-
-def _load_probability(checkpoint: Artifact, index: Artifact) -> ProbabilityOf | None:
-    model, shape = load_model(checkpoint, with_text=False)
-    if model.heads is None or model.heads.probability is None:
-        return None
-    trained = trained_rows(model, checkpoint, Catalogue(index.read_table(ITEMS)))
-    stored = load_index(index.read_bytes(VECTORS))
-    return ProbabilityOf(model, stored, shape.max_history, trained)

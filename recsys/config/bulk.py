@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 
-from recsys.config.job import describe
+from recsys.config.job import read_toml
 from recsys.config.section import Names, Section
 from recsys.config.storage import StorageConfig
 
@@ -81,14 +80,5 @@ class BulkConfig(Section):
 
 
 def load_bulk(path: str | Path) -> BulkConfig:
-    """The config in the TOML file `path`.
-
-    Raises:
-        ValueError: the file is not TOML, or a key is unknown, of the wrong type or out of bounds.
-    """
-    try:
-        return BulkConfig.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from error
-    except ValidationError as error:
-        raise ValueError(f"{path}: {describe(error, BulkConfig)}") from error
+    """The config of these jobs in the TOML file `path`; see `recsys.config.job.read_toml`."""
+    return read_toml(path, BulkConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -45,7 +46,15 @@ class JobConfig(Section):
     """How object stores are reached."""
 
 
+S = TypeVar("S", bound=Section)
+
+
 def load_config(path: str | Path) -> JobConfig:
+    """The config of the jobs in the TOML file `path`; see `read_toml`."""
+    return read_toml(path, JobConfig)
+
+
+def read_toml(path: str | Path, kind: type[S]) -> S:
     """The config in the TOML file `path`.
 
     Raises:
@@ -53,11 +62,11 @@ def load_config(path: str | Path) -> JobConfig:
             bounds; the message names the file and the full path of each such key.
     """
     try:
-        return JobConfig.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
-        raise ValueError(f"{path}: {describe(error, JobConfig)}") from error
+        raise ValueError(f"{path}: {describe(error, kind)}") from error
 
 
 def describe(error: ValidationError, section: type[BaseModel]) -> str:

@@ -61,10 +61,10 @@ class Recommender:
             trained=trained,
         )
         self._index = index
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._transitions = transitions
         self._reader = RequestReader(catalogue, event_names, filter_seen, segments)
-        self._probability = ProbabilityOf(model, index, max_history, trained)
+        self.probability = ProbabilityOf(model, index, max_history, trained)
         self.scorer = Scorer(model, index, catalogue, max_history, transitions)
         self._ranking = ItemRanking(self.scorer, index, catalogue)
         self.explainer = Explainer(self.scorer, catalogue, max_history)
@@ -94,7 +94,7 @@ class Recommender:
     @property
     def num_items(self) -> int:
         """Items that can be answered."""
-        return len(self._catalogue)
+        return len(self.catalogue)
 
     def check(self, query: Query) -> None:
         """Hold that a query can be answered.
@@ -124,7 +124,7 @@ class Recommender:
         asked: list[Asked] = []
         ranked: list[Ranked] = []
         for query, ids in zip(queries, item_ids, strict=True):
-            items, unknown = self._catalogue.present(ids)
+            items, unknown = self.catalogue.present(ids)
             read = self._reader.read(query)
             asked.append(replace(read, unknown=read.unknown + unknown))
             ranked.append(self._ranking.sort(read, items))
@@ -138,7 +138,7 @@ class Recommender:
         Raises:
             ValueError: an id is not in the catalogue.
         """
-        items, _, unknown = self._catalogue.find(list(item_ids))
+        items, _, unknown = self.catalogue.find(list(item_ids))
         if unknown:
             raise ValueError(f"not in the catalogue: {', '.join(unknown)}; ask without them")
         return self.explainer.explain(self._reader.read(query).history, items)
@@ -152,7 +152,7 @@ class Recommender:
             ValueError: a filter does not fit the items.
         """
         allowed = self._reader.filters.allowed(filters)
-        known, _, _ = self._catalogue.find([item_id])
+        known, _, _ = self.catalogue.find([item_id])
         if not known:
             return None
         query_1D = self._index.vectors_of(torch.tensor(known))
@@ -162,10 +162,10 @@ class Recommender:
 
     def item(self, item_id: str) -> dict[str, Any] | None:
         """`item_id`, `title` and `attributes` of an item, removed or not; None where unknown."""
-        known, _, _ = self._catalogue.find([item_id])
+        known, _, _ = self.catalogue.find([item_id])
         if not known:
             return None
-        title, values = self._catalogue.titles[known[0]], self._catalogue.values_of(known[0])
+        title, values = self.catalogue.titles[known[0]], self.catalogue.values_of(known[0])
         return {"item_id": item_id, "title": title, "attributes": values}
 
     def rank(
@@ -196,20 +196,20 @@ class Recommender:
                 f"{len(item_ids)} ids with vectors {tuple(vectors.shape)}: send each id once, and "
                 f"for each {size} numbers"
             )
-        return self._changed(self._catalogue.with_items(item_ids, rows), item_ids, vectors)
+        return self._changed(self.catalogue.with_items(item_ids, rows), item_ids, vectors)
 
     def without_items(self, item_ids: Sequence[str]) -> Recommender:
         """A recommender that never answers these items; histories may still hold them."""
-        known, _, _ = self._catalogue.find(list(item_ids))
+        known, _, _ = self.catalogue.find(list(item_ids))
         no_vectors = self._index.vectors_of(torch.empty(0, dtype=torch.int64))
-        return self._changed(self._catalogue.without_items(known), [], no_vectors)
+        return self._changed(self.catalogue.without_items(known), [], no_vectors)
 
     def _changed(
         self, catalogue: Catalogue, item_ids: Sequence[str], vectors: torch.Tensor
     ) -> Recommender:
         index = change(
             self._index,
-            len(self._catalogue),
+            len(self.catalogue),
             torch.tensor(catalogue.find(list(item_ids))[0], dtype=torch.int64),
             vectors.float(),
             popularity_order(catalogue.train_counts),
@@ -217,12 +217,12 @@ class Recommender:
         )
         memory = self._transitions
         if memory is not None:
-            num_new = len(catalogue) - len(self._catalogue)
+            num_new = len(catalogue) - len(self.catalogue)
             memory = replace(memory, starts=np.pad(memory.starts, (0, num_new), mode="edge"))
         return self._again(index=index, catalogue=catalogue, transitions=memory)
 
     def _answers(self, asked: Sequence[Asked], ranked: Sequence[Ranked]) -> list[Answer]:
-        chances = self._probability.of(
+        chances = self.probability.of(
             [one.history for one in asked], [found.item_indexes for found in ranked]
         )
         rows = zip(ranked, [one.unknown for one in asked], chances, strict=True)
@@ -232,7 +232,7 @@ class Recommender:
         self, ranked: Ranked, unknown: list[str], chances: Sequence[float | None]
     ) -> Answer:
         rows = zip(ranked.item_indexes, ranked.scores, chances, strict=True)
-        items = [self._catalogue.recommendation(*row) for row in rows]
+        items = [self.catalogue.recommendation(*row) for row in rows]
         return Answer(items, ranked.source, unknown, ranked.segment)
 
 

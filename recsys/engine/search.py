@@ -129,7 +129,7 @@ class Searcher:
             raise ValueError(
                 f"{index.uri} holds nothing to search: set search.enabled and build the index again"
             )
-        catalogue = Catalogue(index.read_table("items.parquet"))
+        catalogue = recommender.catalogue
         lexical = load_lexical(index.read_bytes(LEXICAL), ranking_of(catalogue))
         prompt = index.manifest.config["search"]["query_prompt"]
         if not index.names(TEXT_VECTORS):

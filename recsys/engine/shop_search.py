@@ -88,7 +88,7 @@ class ShopSearch:
         items = index.read_table("items.parquet")
         return cls(
             searcher,
-            Catalogue(items),
+            recommender.catalogue,
             QueryUnderstander(items),
             Suggester.of_catalogue(items),
             Facets(items),

@@ -57,8 +57,8 @@ def evaluate_search(
     if not config.queries:
         raise ValueError("search.queries is missing: the file of queries with items that fit")
     check_lineage(dataset, checkpoint, index)
-    catalogue = Catalogue(index.read_table(ITEMS))
     recommender = Recommender.load(checkpoint, index, filter_seen=False)
+    catalogue = recommender.catalogue
     searcher = Searcher.load(checkpoint, index, recommender)
     items = dataset.read_table(ITEMS)
     queries = read_queries(config.queries, items)

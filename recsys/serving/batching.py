@@ -18,27 +18,29 @@ FULL = 1_000
 T = TypeVar("T")
 
 
+def fullness(queries: Sequence[Query], args: ServeArgs) -> int:
+    """How full a batch of these is, in thousandths.
+
+    It is full at `max_batch_size` queries or at `max_batch_events` events, padding included: a few
+    long histories cost as much as many short ones. One query alone fills it at most, since Ray
+    refuses a first one that is larger than a batch.
+    """
+    longest = max(len(query.history) for query in queries)
+    by_count = len(queries) / args.max_batch_size
+    by_events = len(queries) * longest / args.max_batch_events
+    share = max(by_count, by_events)
+    return math.ceil(FULL * (min(share, 1.0) if len(queries) == 1 else share))
+
+
 def batched(
     answer: Callable[[Sequence[Query]], list[T]], args: ServeArgs
 ) -> Callable[[Query], Awaitable[T]]:
-    """`answer`, one query at a time: those that wait together are computed together.
-
-    A batch is full at `max_batch_size` queries or at `max_batch_events` events, padding included:
-    a few long histories cost as much as many short ones.
-    """
-
-    def size(queries: Sequence[Query]) -> int:
-        # Ray refuses a first query larger than a batch, so a single one fills it at most.
-        longest = max(len(query.history) for query in queries)
-        by_count = len(queries) / args.max_batch_size
-        by_events = len(queries) * longest / args.max_batch_events
-        share = max(by_count, by_events)
-        return math.ceil(FULL * (min(share, 1.0) if len(queries) == 1 else share))
+    """`answer`, one query at a time: those that wait together are computed together."""
 
     @serve.batch(  # pyright: ignore
         max_batch_size=FULL,
         batch_wait_timeout_s=args.batch_wait_timeout_s,
-        batch_size_fn=size,
+        batch_size_fn=lambda queries: fullness(queries, args),
     )
     async def together(queries: list[Query]) -> list[T]:
         # In a thread, so that the next requests are read while this batch is computed.

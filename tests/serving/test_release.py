@@ -11,7 +11,6 @@ from recsys.serving.release import Follower
 from recsys.storage import StorageError
 from tests.test_registry import register
 
-
 BAD = ValueError("golden requests are answered with 3 of 160 items")
 
 
