@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ray_jobs.forget import Arguments, forget
@@ -28,10 +27,11 @@ from recsys.data.forget import (
 )
 from recsys.data.prepare import Before, prepare
 from recsys.data.privacy import pseudonymise
-from recsys.data.user_rows import Removal, count_rows, forget_in_folder
+from recsys.data.user_rows import count_rows
 from recsys.store.histories import StoredEvent, StoreUnavailable
 from recsys.store.open import open_store
 from tests.conftest import write_shop
+from tests.data.test_user_rows import events_of, put
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -296,60 +296,6 @@ def test_what_was_made_from_a_dataset_is_found_through_others(tmp_path: Path) ->
     assert found == {"checkpoint", "index", "grown", "refreshed", "damaged"}
 
 
-def _events(users: list, **columns: list) -> pa.Table:
-    return pa.table({"user_id": users, "item_id": ["a"] * len(users)} | columns)
-
-
-def _put(folder: Path, name: str, table: pa.Table) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, folder / name)
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def test_in_a_folder_only_files_that_hold_the_user_are_rewritten(tmp_path: Path) -> None:
-    _put(tmp_path, "date=2026-01-01/0.parquet", _events(["anna", "bob-bob", "anna", None]))
-    _put(tmp_path, "date=2026-01-01/1.parquet", _events(["bob", "bob-bob-bob"]))
-    _put(tmp_path, "date=2026-01-02/0.parquet", _events(["bob-bob"], 备注=["好"]))
-    _put(tmp_path, "other.parquet", pa.table({"name": ["bob-bob"]}))
-    (tmp_path / "notes.txt").write_text("bob-bob")
-    before = _bytes(tmp_path)
-
-    removed = forget_in_folder(str(tmp_path), ["bob-bob"])
-
-    touched = ["date=2026-01-01/0.parquet", "date=2026-01-02/0.parquet"]
-    assert removed == [Removal(path=path, rows=1) for path in touched]
-    after = _bytes(tmp_path)
-    assert after.keys() == before.keys()
-    assert {name for name in after if after[name] != before[name]} == set(touched)
-    left = pq.ParquetFile(tmp_path / touched[0]).read()
-    assert left.equals(_events(["anna", "anna", None]))
-    empty = pq.ParquetFile(tmp_path / touched[1]).read()
-    assert (len(empty), empty.column_names) == (0, ["user_id", "item_id", "备注"])
-    assert forget_in_folder(str(tmp_path), ["bob-bob"]) == []
-
-
-def test_ids_in_a_folder_may_be_numbers_or_a_dictionary(tmp_path: Path) -> None:
-    _put(tmp_path, "numbers.parquet", _events([7, 77, 7]))
-    _put(tmp_path, "words.parquet", _events(pa.array(["7", "77"]).dictionary_encode()))
-    rows = {removal.path: removal.rows for removal in forget_in_folder(str(tmp_path), ["7"])}
-    assert rows == {"numbers.parquet": 2, "words.parquet": 1}
-    kinds = [pq.read_schema(tmp_path / n).field("user_id").type for n in rows]
-    assert kinds[0] == pa.int64()
-    assert pa.types.is_dictionary(kinds[1])
-
-
-def test_a_torn_file_of_events_is_named_and_left_as_it_is(tmp_path: Path) -> None:
-    _put(tmp_path, "whole.parquet", _events(["bob-bob"]))
-    torn = (tmp_path / "whole.parquet").read_bytes()[:-9]
-    (tmp_path / "torn.parquet").write_bytes(torn)
-    with pytest.raises(ValueError, match=r"'torn.parquet' is truncated or not Parquet"):
-        forget_in_folder(str(tmp_path), ["bob-bob"])
-    assert (tmp_path / "torn.parquet").read_bytes() == torn
-
-
 def _arguments(tmp_path: Path, dataset: Artifact, **more) -> Arguments:
     shutil.copytree(dataset.uri, tmp_path / "dataset")
     users = tmp_path / "users.txt"
@@ -377,7 +323,7 @@ def test_the_job_prints_receipt_and_dataset_and_nobodys_id(tmp_path, dataset, fo
 
 
 def test_the_job_deletes_elsewhere_and_the_old_dataset_where_told_to(tmp_path, dataset) -> None:
-    _put(tmp_path / "feedback", "date=2026-01-01/0.parquet", _events(["bob-bob", "anna"]))
+    put(tmp_path / "feedback", "date=2026-01-01/0.parquet", events_of(["bob-bob", "anna"]))
     place = str(tmp_path / "feedback")
     url = f"sqlite:///{tmp_path}/histories.sqlite"
     store = open_store(StoreConfig(url=url, ttl_days=ANY_AGE))
