@@ -119,8 +119,8 @@ class Searcher:
         self._popularity = PopularityRanking(catalogue.train_counts, catalogue.removed)
 
     @classmethod
-    def load(cls, checkpoint: Artifact, index: Artifact, recommender: Recommender) -> Self:
-        """The searcher of an index, beside the recommender of the same index.
+    def load(cls, checkpoint: Artifact, index: Artifact, recommender: Recommender | None) -> Self:
+        """The searcher of an index, beside the recommender of the same index if there is one.
 
         Raises:
             ValueError: the index was made without search.
@@ -129,7 +129,8 @@ class Searcher:
             raise ValueError(
                 f"{index.uri} holds nothing to search: set search.enabled and build the index again"
             )
-        catalogue = recommender.catalogue
+        items = "items.parquet"
+        catalogue = recommender.catalogue if recommender else Catalogue(index.read_table(items))
         lexical = load_lexical(index.read_bytes(LEXICAL), ranking_of(catalogue))
         prompt = index.manifest.config["search"]["query_prompt"]
         if not index.names(TEXT_VECTORS):
