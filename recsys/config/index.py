@@ -22,6 +22,9 @@ class IndexConfig(Section):
     """Number format of the stored vectors: `bf16` takes half the memory, `int8` a quarter."""
     transitions: NonNegativeInt = 50
     """Items remembered as what users take after an item; 0 ranks by vectors alone."""
+    alike: NonNegativeInt = 50
+    """Items of similar text that join those; 0 leaves text out. The kept are `transitions` of both.
+    It compares each item with each: 0.8 PFLOP for a million items and vectors of 384 numbers."""
     max_validation_rows: PositiveInt = 5_000
     """Validation rows that choose how much the remembered transitions count."""
     min_segment_users: PositiveInt = 100

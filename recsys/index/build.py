@@ -49,12 +49,13 @@ def build_index(
     writer.add_table("items.parquet", items.select(kept_columns(items)))
     facts = _facts(config, vectors)
     if config.transitions:
-        fitted = fit_transitions(config, dataset, checkpoint, vectors)
+        fitted = fit_transitions(config, dataset, checkpoint, vectors, text)
         writer.add_bytes(TRANSITIONS, save_transitions(fitted))
         facts["transitions"] = {
             "weight": fitted.weight,
             "decay": fitted.decay,
             "again": fitted.again,
+            "alike": fitted.alike,
             "reach": fitted.reach,
         }
     if search.enabled:

@@ -29,7 +29,9 @@ def transitions(seed: int, share: float = 0.5, weight: float = 2.0) -> Transitio
     starts = np.concatenate([[0], np.cumsum(found.sum(1))])
     strengths = random.random(found.sum()).astype(np.float32)
     items = np.nonzero(found)[1].astype(np.int32)
-    return Transitions(starts, items, strengths, weight, 0.7, again=0.3 * (seed % 2), reach=REACH)
+    returns = random.uniform(0.5, 2, NUM_ITEMS + 1).astype(np.float32)
+    chosen = {"weight": weight, "decay": 0.7, "again": 0.3 * (seed % 2), "reach": REACH}
+    return Transitions(starts, items, strengths, **chosen, returns=returns)
 
 
 def make_scorer(memory: Transitions | None) -> Scorer:
@@ -50,7 +52,7 @@ def dense_bonuses(memory: Transitions, history: History) -> np.ndarray:
     """By a plain loop over the events that the memory reaches."""
     found = np.zeros(NUM_ITEMS)
     for age, item in enumerate(reversed(history.item_indexes[-REACH:].tolist())):
-        found[item] += memory.again
+        found[item] += memory.again * memory.returns[item]
         for place in range(memory.starts[item], memory.starts[item + 1]):
             strength = memory.decay**age * memory.strengths[place]
             found[memory.items[place]] += memory.weight * strength

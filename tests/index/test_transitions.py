@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +14,20 @@ from hypothesis import strategies as st
 
 from recsys import schema
 from recsys.artifact import ArtifactWriter
-from recsys.index.fit_transitions import count_transitions
+from recsys.index import fit_transitions
+from recsys.index.alike import alike_pairs, text_vectors
+from recsys.index.fit_transitions import count_returns, count_transitions
 from recsys.index.transitions import (
     NO_ITEM,
     WEIGHTS,
     WHOLE,
     Transitions,
     choose,
+    joined,
     load_transitions,
     pairs_of,
+    return_strengths,
+    returns_of,
     save_transitions,
     strongest,
 )
@@ -37,7 +43,7 @@ def pairs(*items: list[int]) -> dict[tuple[int, int], float]:
     return {(row["from"], row["to"]): row["sum"] / WHOLE for row in rows}
 
 
-def memory(*triples: tuple[int, int, float], size: int = 6, **chosen: float) -> Transitions:
+def memory(*triples: tuple[int, int, float], size: int = 6, **chosen: Any) -> Transitions:
     ordered = sorted(triples)
     starts = np.searchsorted([t[0] for t in ordered], np.arange(size + 1))
     return Transitions(
@@ -123,6 +129,60 @@ def test_an_item_gains_again_for_each_of_its_events():
     assert bonuses(replace(own, weight=0.0), [0, 2, 0])[0] == pytest.approx({0: 0.6, 2: 0.3})
 
 
+def test_an_item_that_returns_readily_gains_more_and_one_that_came_later_what_the_last_does():
+    own = memory(again=0.5, returns=np.array([2.0, 0.5, 1, 1, 1, 1, 0.8], np.float32))
+    grown = replace(own, starts=np.pad(own.starts, (0, 2), mode="edge"))
+    assert bonuses(grown, [0, 0, 1, 6, 7])[0] == pytest.approx({0: 2.0, 1: 0.25, 6: 0.4, 7: 0.4})
+
+
+def test_returns_are_the_windows_that_hold_an_item_twice():
+    rows = returns_of(windows([1, 2, 1, 1], [1, 2], [3], [2, 2])).to_pylist()
+    found = {row["from"]: (row["held"], row["returned"]) for row in rows}
+    assert found == {1: (2, 1), 2: (3, 1), 3: (1, 0)}
+
+
+def test_few_windows_move_a_return_little():
+    # On average a quarter of the windows hold their item again: (30 + 0) / (60 + 60).
+    counts = pa.table({"from": [0, 2], "held": [60, 60], "returned": [30, 0]})
+    found = return_strengths(counts, 3)
+    # With 20 windows of the average item: (30 + 5) / 80, (0 + 5) / 20 and (0 + 5) / 80 over 1 / 4.
+    assert found == pytest.approx(np.sqrt([1.75, 1.0, 0.25, 1.0]))
+
+
+def test_where_nothing_returns_all_items_count_alike():
+    counts = pa.table({"from": [0, 1], "held": [9, 3], "returned": [0, 0]})
+    assert return_strengths(counts, 2).tolist() == [1, 1, 1]
+
+
+def alike(*triples: tuple[int, int, float]) -> pa.Table:
+    return pa.table(dict(zip(("from", "to", "sum"), zip(*triples, strict=True), strict=True)))
+
+
+def test_joined_pairs_add_up_and_the_strongest_of_both_are_kept():
+    counted = memory((0, 1, 0.3), (0, 2, 0.5), (3, 4, 0.1), decay=0.7, again=0.2)
+    found = joined(counted, alike((0, 1, 1.5), (0, 5, 0.8), (2, 0, 1.0)), share=0.2, kept=2)
+    assert (found.alike, found.decay, found.again) == (0.2, 0.7, 0.2)
+    plain = replace(found, again=0.0)
+    assert bonuses(plain, [0], [2], [3]) == [
+        pytest.approx({1: 0.6, 2: 0.5}),
+        pytest.approx({0: 0.2}),
+        pytest.approx({4: 0.1}),
+    ]
+
+
+def test_what_texts_add_is_what_validation_needs():
+    counted = memory(*((i, (i + 1) % 6, 0.15) for i in range(6)))
+    vectors, users = torch.eye(6), torch.zeros(6, 6)
+    histories = [History.of_items([i]) for i in range(6)]
+    pairs = alike(*((i, (i + 2) % 6, 1.0) for i in range(6)))
+    by_text = [np.array([(i + 2) % 6]) for i in range(6)]
+    by_count = [np.array([(i + 1) % 6]) for i in range(6)]
+    # A likeness of 1 has to beat a counted strength of .15.
+    assert choose(counted, users, vectors, histories, by_text, pairs).alike == 0.2
+    assert choose(counted, users, vectors, histories, by_count, pairs).alike == 0.0
+    assert choose(counted, users, vectors, histories, by_text).alike == 0.0
+
+
 def test_only_the_newest_events_within_reach_count():
     near = memory((0, 1, 1.0), (2, 3, 1.0), again=0.5, reach=2)
     assert bonuses(near, [0, 4, 2], [0]) == bonuses(near, [4, 2], [0])
@@ -141,9 +201,11 @@ def test_how_much_a_repeat_is_worth_is_what_validation_needs():
 
 
 def test_what_is_saved_is_what_is_loaded():
-    transitions = memory((0, 1, 1.5), (3, 2, 0.5), weight=0.8, decay=0.7, again=0.4, reach=7)
+    chosen = {"weight": 0.8, "decay": 0.7, "again": 0.4, "alike": 0.1, "reach": 7}
+    returns = np.linspace(0.5, 2, 7, dtype=np.float32)
+    transitions = memory((0, 1, 1.5), (3, 2, 0.5), **chosen, returns=returns)
     found = load_transitions(save_transitions(transitions))
-    assert (found.weight, found.decay, found.again, found.reach) == (0.8, 0.7, 0.4, 7)
+    assert {name: getattr(found, name) for name in chosen} == chosen
     assert bonuses(found, [0, 3]) == bonuses(transitions, [0, 3])
 
 
@@ -179,6 +241,29 @@ def test_counting_over_files_is_counting_at_once(toy_dataset):
     assert rows_of.tolist() == whole["from"].to_pylist()
     assert found.items.tolist() == whole["to"].to_pylist()
     assert found.strengths == pytest.approx(whole["sum"].to_numpy(), rel=1e-5)
+
+
+@pytest.mark.ray
+def test_returns_over_files_are_returns_at_once(toy_dataset):
+    rows = pa.concat_tables([toy_dataset.read_table(n) for n in toy_dataset.names("train/")])
+    num_items = toy_dataset.read_table("items.parquet").num_rows
+    found = count_returns(toy_dataset)
+    assert found == pytest.approx(return_strengths(returns_of(rows), num_items))
+    assert len(np.unique(found)) > 1
+
+
+@pytest.mark.ray
+def test_alike_items_in_blocks_are_those_of_all_at_once(toy_dataset, monkeypatch):
+    monkeypatch.setattr(fit_transitions, "ITEMS_AT_ONCE", 100)
+    items = toy_dataset.read_table("items.parquet")
+    text = torch.from_numpy(np.random.default_rng(0).normal(size=(len(items), 8))).float()
+    found = fit_transitions.find_alike(toy_dataset, text, kept=3)
+    told = np.ones(len(items), dtype=bool)
+    counts = items["train_count"].to_numpy()
+    whole = alike_pairs(text_vectors(text, told), counts, np.arange(len(items)), kept=3)
+    key = [("from", "ascending"), ("to", "ascending")]
+    assert found is not None
+    assert found.sort_by(key).equals(whole.sort_by(key).cast(found.schema))
 
 
 @pytest.mark.ray
