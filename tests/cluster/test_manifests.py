@@ -19,17 +19,19 @@ from tests.cluster.strict import ROOT, dotted, key_paths, load_yaml, misspelt
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DOCKERFILE = (ROOT / "cluster/Dockerfile").read_text(encoding="utf-8")
-JOB = load_yaml("cluster/rayjob.yaml")
-SERVICE = load_yaml("cluster/rayservice.yaml")
+JOB = load_yaml("cluster/jobs/rayjob-pipeline.yaml")
+SERVICE = load_yaml("cluster/base/rayservice.yaml")
 AWS = load_yaml("cluster/aws.yaml")
 CLUSTERS = {
+    "raycluster": load_yaml("cluster/jobs/raycluster.yaml")["spec"],
     "rayjob": JOB["spec"]["rayClusterSpec"],
     "rayservice": SERVICE["spec"]["rayClusterConfig"],
 }
 EVERY_CLUSTER = pytest.mark.parametrize("cluster", CLUSTERS.values(), ids=CLUSTERS)
 RAY = version("ray")
 IMAGE = f"registry.example.com/recsys:{PROJECT['version']}-ray{RAY}"
-FILES = [*(ROOT / "cluster").iterdir(), *(ROOT / "serve_configs").iterdir()]
+PLACES = (ROOT / "cluster", ROOT / "serve_configs")
+FILES = [path for place in PLACES for path in place.rglob("*") if path.is_file()]
 
 
 def values(document: Any, key: str) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from tests.cluster.strict import ROOT, dotted, key_paths, load_yaml, misspelt, s
 FILES = sorted(path.name for path in (ROOT / "serve_configs").glob("*.yaml"))
 CONFIGS = {name: load_yaml(f"serve_configs/{name}") for name in FILES}
 CONFIGS["rayservice.yaml"] = yaml.safe_load(
-    load_yaml("cluster/rayservice.yaml")["spec"]["serveConfigV2"]
+    load_yaml("cluster/base/rayservice.yaml")["spec"]["serveConfigV2"]
 )
 EVERY_CONFIG = pytest.mark.parametrize("name", CONFIGS)
 EVERY_KEY = [(name, at) for name, document in CONFIGS.items() for at in key_paths(document)]
