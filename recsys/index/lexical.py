@@ -91,7 +91,10 @@ def _word_pattern() -> re.Pattern[str]:
 
 
 def _parts(word: str) -> list[str]:
-    """A word without accents and, where letters and digits stand together, its parts as well."""
+    """A word without accents and, where letters and digits stand together, its parts as well;
+    nothing where it has neither."""
+    if not any(map(str.isalnum, word)):  # marks that stand on no letter, as after an emoji
+        return []
     folded = "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
     word = folded if folded.isascii() else word
     parts = re.findall(r"\d+|[^\W\d]+", word)

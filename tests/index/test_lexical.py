@@ -49,6 +49,8 @@ def found(index: LexicalIndex, query: str, top_k: int = 5, **limits: torch.Tenso
         ("手机 phone", ["手机", "phone"]),
         ("'; DROP TABLE items;--", ["drop", "tabl", "item"]),
         ("😀 ... \x00", []),
+        ("\u2764\ufe0f love", ["love"]),
+        ("1 \u0303 2", ["1", "2"]),
         ("", []),
     ],
 )
@@ -145,3 +147,16 @@ def test_no_text_breaks_a_search(text):
     scores, items = make_index().search(plain_query(text), 3)
     assert len(items) <= 3
     assert bool((scores > 0).all())
+
+
+MARKS = st.text(st.characters(categories=["Mn", "Mc", "Lo", "Nd"]), max_size=8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(MARKS, min_size=1, max_size=4))
+def test_any_text_can_be_indexed_and_is_found_by_its_words(texts):
+    words = [split_words(text) for text in texts]
+    assert all(word for item in words for word in item)
+    index = LexicalIndex.build(words)
+    for row, item in enumerate(words):
+        assert not item or row in found(index, texts[row])
