@@ -45,6 +45,9 @@ class ServeArgs(Section):
     """Answers kept for equal requests with equal histories; 0 keeps none."""
     cache_ttl_s: PositiveFloat = 60.0
     """Seconds for which an answer is kept."""
+    user_states_mb: NonNegativeInt = 256
+    """MiB of a replica's memory for what was read of histories: an unchanged one is not read again,
+    and of a long one only what is new. 0 keeps nothing."""
     num_threads: PositiveInt = 1
     """Torch threads of one replica."""
     store: StoreConfig | None = None

@@ -36,7 +36,8 @@ class Recommender:
     """Encode the history, search the index, drop what is excluded.
 
     Nothing of it changes, so any number of threads may ask it at once. `trained` (N,) are the rows
-    of the items in training; None where they are the index's own.
+    of the items in training; None where they are the index's own. `states_mb` of memory keep what
+    was read of histories (`UserStates`).
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Recommender:
         transitions: Transitions | None = None,
         segments: Segments | None = None,
         trained: np.ndarray | None = None,
+        states_mb: int = 0,
     ) -> None:
         self._again = partial(
             Recommender,
@@ -59,18 +61,21 @@ class Recommender:
             filter_seen=filter_seen,
             segments=segments,
             trained=trained,
+            states_mb=states_mb,
         )
         self._index = index
         self.catalogue = catalogue
         self._transitions = transitions
         self._reader = RequestReader(catalogue, event_names, filter_seen, segments)
         self.probability = ProbabilityOf(model, index, max_history, trained)
-        self.scorer = Scorer(model, index, catalogue, max_history, transitions)
+        self.scorer = Scorer(model, index, catalogue, max_history, transitions, states_mb)
         self._ranking = ItemRanking(self.scorer, index, catalogue)
         self.explainer = Explainer(self.scorer, catalogue, max_history)
 
     @classmethod
-    def load(cls, checkpoint: Artifact, index: Artifact, filter_seen: bool) -> Self:
+    def load(
+        cls, checkpoint: Artifact, index: Artifact, filter_seen: bool, states_mb: int = 0
+    ) -> Self:
         """The recommender of a checkpoint and an index that was made from it.
 
         Raises:
@@ -89,6 +94,7 @@ class Recommender:
             _read_transitions(index),
             _read_segments(index),
             trained_rows(model, checkpoint, catalogue),
+            states_mb,
         )
 
     @property

@@ -12,6 +12,7 @@ import torch
 
 from recsys.data.collate import collate_histories
 from recsys.engine.catalogue import Catalogue
+from recsys.engine.user_states import UserStates
 from recsys.index.item_index import Allowed, ItemIndex, popularity_order
 from recsys.index.transitions import Transitions
 from recsys.metrics import NO_ITEM
@@ -22,7 +23,8 @@ from recsys.schema import History
 class Scorer:
     """Encodes histories, searches the index, and adds the bonuses of transitions, if any.
 
-    Of items with one score the one with more training events comes first.
+    Of items with one score the one with more training events comes first. Up to `states_mb` of
+    memory keep what was read of histories.
     """
 
     def __init__(
@@ -32,9 +34,11 @@ class Scorer:
         catalogue: Catalogue,
         max_history: int,
         transitions: Transitions | None = None,
+        states_mb: int = 0,
     ) -> None:
         self._model = model
         self._index = index
+        self._states = UserStates(model, index, max_history, states_mb) if states_mb else None
         self._removed_N = catalogue.removed
         self._place_N = popularity_order(catalogue.train_counts).argsort()
         self._max_history = max_history
@@ -80,6 +84,8 @@ class Scorer:
         return scores_BK
 
     def _encode(self, histories: Sequence[History]) -> torch.Tensor:
+        if self._states is not None:
+            return self._states.encode(histories)
         batch = collate_histories(histories, self._max_history)
         return self._model.encode_users(self._index.vectors_of(batch.item_indexes), batch)
 

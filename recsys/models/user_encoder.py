@@ -22,7 +22,11 @@ from recsys.models.event_features import (
     small_embedding,
 )
 from recsys.models.sequence.layers import SequenceLayers
+from recsys.models.sequence.transformer import Past, TransformerLayers
 from recsys.schema import Batch
+
+UserState = list[Past]
+"""What an encoder keeps of a history to read later events: one part, or one a half."""
 
 
 class UserEncoder(nn.Module):
@@ -54,6 +58,24 @@ class UserEncoder(nn.Module):
         x_BHD = self.dropout(self._events(items_BHD, batch))
         x_BHD = self.layers(x_BHD, batch.timestamps)
         return F.normalize(self.norm_out(x_BHD).float(), dim=-1)
+
+    def read_on(
+        self, items_BHD: torch.Tensor, batch: Batch, past: UserState | None
+    ) -> tuple[torch.Tensor, UserState]:
+        """(B, M, D) what `forward` says of the positions after `past`, and a state with them in it.
+
+        Only for layers that can; see `can_read_on`.
+        """
+        assert isinstance(self.layers, TransformerLayers)
+        num_before = past[0][0][0].shape[2] if past else 0
+        x_BMD = self._events(items_BHD, batch)[:, num_before:]
+        x_BMD, seen = self.layers.read_on(x_BMD, past[0] if past else None)
+        return F.normalize(self.norm_out(x_BMD).float(), dim=-1), [seen]
+
+    @property
+    def can_read_on(self) -> bool:
+        """Whether a state can be kept, so that a new event need not read the whole history."""
+        return isinstance(self.layers, TransformerLayers)
 
     def _events(self, items_BHD: torch.Tensor, batch: Batch) -> torch.Tensor:
         """(B, H, D) sum of what is known of each event."""
@@ -90,6 +112,22 @@ class HybridUserEncoder(nn.Module):
         text_BHD, ids_BHD = items_BHD.chunk(2, dim=-1)
         users_BHD = torch.cat([self.text(text_BHD, batch), self.ids(ids_BHD, batch)], dim=-1)
         return weigh_halves(users_BHD, self.id_share)
+
+    def read_on(
+        self, items_BHD: torch.Tensor, batch: Batch, past: UserState | None
+    ) -> tuple[torch.Tensor, UserState]:
+        """As `UserEncoder.read_on`."""
+        pasts = [past[:1], past[1:]] if past else [None, None]
+        halves = zip((self.text, self.ids), items_BHD.chunk(2, dim=-1), pasts, strict=True)
+        found = [encoder.read_on(half, batch, one) for encoder, half, one in halves]
+        users_BMD = torch.cat([users for users, _ in found], dim=-1)
+        state = [seen for _, states in found for seen in states]
+        return weigh_halves(users_BMD, self.id_share), state
+
+    @property
+    def can_read_on(self) -> bool:
+        """As `UserEncoder.can_read_on`."""
+        return self.text.can_read_on and self.ids.can_read_on
 
 
 def weigh_halves(vectors_XD: torch.Tensor, second_share: float | torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ class ServedModel:
         Raises:
             ValueError: an artifact is damaged, or the index was made from another checkpoint.
         """
-        recommender = Recommender.load(checkpoint, index, args.filter_seen)
+        recommender = Recommender.load(checkpoint, index, args.filter_seen, args.user_states_mb)
         recommender.recommend([Query([], 1)])
         search = None
         if args.search and index.names(LEXICAL):

@@ -34,13 +34,11 @@ def transitions(seed: int, share: float = 0.5, weight: float = 2.0) -> Transitio
     return Transitions(starts, items, strengths, **chosen, returns=returns)
 
 
-def make_scorer(memory: Transitions | None) -> Scorer:
+def make_scorer(memory: Transitions | None, states_mb: int = 0) -> Scorer:
     model = make_model()
-    counts = torch.tensor(COUNTS)
-    order = counts.argsort(descending=True, stable=True)
-    return Scorer(
-        model, ExactIndex(vectors_of(model), order), make_catalogue(), MAX_HISTORY, memory
-    )
+    order = torch.tensor(COUNTS).argsort(descending=True, stable=True)
+    index = ExactIndex(vectors_of(model), order)
+    return Scorer(model, index, make_catalogue(), MAX_HISTORY, memory, states_mb)
 
 
 def histories(seed: int) -> list[History]:
@@ -57,6 +55,17 @@ def dense_bonuses(memory: Transitions, history: History) -> np.ndarray:
             strength = memory.decay**age * memory.strengths[place]
             found[memory.items[place]] += memory.weight * strength
     return found
+
+
+@pytest.mark.parametrize("memory", [None, transitions(0)], ids=["vectors", "memory"])
+def test_a_scorer_that_remembers_histories_finds_what_it_would_without(memory):
+    plain, remembering, asked = make_scorer(memory), make_scorer(memory, 1), histories(0)
+    longer = [one.then(History.of_items([2])) for one in asked]
+    for some in (asked, asked[::-1], longer):
+        scores, items = plain.search(some, 3, [[]] * len(some))
+        found, same = remembering.search(some, 3, [[]] * len(some))
+        assert same.tolist() == items.tolist()
+        assert found.numpy() == pytest.approx(scores.numpy(), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
