@@ -8,7 +8,7 @@ PORT ?= 8000
 STAMP := .venv/.installed
 RUN := $(BIN)/python -m
 
-.PHONY: help setup fmt check test demo generate prepare train index evaluate pipeline serve bench
+.PHONY: help setup fmt check test demo generate prepare train index evaluate pipeline serve bench chaos
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -55,3 +55,7 @@ serve: setup  ## serve CHECKPOINT=<dir> INDEX=<dir> PORT=<port> until stopped
 
 bench: setup  ## run benchmarks/NAME.py
 	$(RUN) benchmarks.$(NAME)
+
+chaos: setup  ## break a running service on purpose; needs what make demo leaves
+	$(RUN) benchmarks.chaos.serving --output outputs/demo
+	$(RUN) benchmarks.chaos.serving --output outputs/demo --haproxy

@@ -43,6 +43,12 @@ class LocalCluster:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     @property
+    def pid(self) -> int:
+        """The process that all others of this cluster descend from."""
+        assert self._head is not None
+        return self._head.pid
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment of everything that talks to this cluster."""
         programs = str(Path(sys.executable).parent)
