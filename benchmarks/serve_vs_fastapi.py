@@ -32,6 +32,7 @@ from recsys.artifact import open_artifact
 from recsys.engine.recommender import Recommender
 from recsys.serving.api.requests import RecommendRequest
 from recsys.serving.api.responses import RecommendResponse
+from recsys.serving.queries import events_of, query_of
 
 CLIENTS = (1, 16, 64)
 READY_S = 120
@@ -143,7 +144,7 @@ def serve_peer(place: str, port: int) -> None:
 
     @app.post("/v1/recommend")
     def recommend(request: RecommendRequest) -> RecommendResponse:
-        [answer] = recommender.recommend([request.query(request.events or [])])
+        [answer] = recommender.recommend([query_of(request, events_of(request) or [])])
         return RecommendResponse.of(answer, checkpoint.digest)
 
     uvicorn.run(app, port=port, log_level="warning")

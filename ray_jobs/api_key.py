@@ -22,7 +22,7 @@ class Arguments:
     name: str | None = None
     """Who gets a new key; it is printed, this once."""
     scopes: str = "read"
-    """What it opens, with commas between: read, events, metrics, admin."""
+    """What it opens, with commas between: read, events, admin."""
     expires_days: float | None = None
     """Days after which it is refused; without, it is not."""
     rate_per_s: float | None = None

@@ -22,6 +22,7 @@ VERBS = {"prepare", "train", "index", "evaluate", "pipeline", "generate", "serve
 VERBS |= {"convert", "download", "forget", "complete", "compare", "explain", "transfer"}
 VERBS |= {"pretrain", "distill", "analyze", "api_key", "promote", "rollback", "models"}
 VERBS |= {"evaluate_search", "recommend", "audience", "forecast"}
+VERBS |= {"doctor", "export", "fit_ranker", "refresh"}
 MAX_FILE, MAX_VERB, MAX_FUNCTION, MAX_LONG_FUNCTION = 400, 60, 60, 120
 TOMLS = sorted((ROOT / "ray_jobs" / "configs").glob("*.toml"))
 YAMLS = sorted((ROOT / "serve_configs").glob("*.yaml"))

@@ -20,6 +20,14 @@ class IndexConfig(Section):
     """Items a call of the encoder."""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """Number format of the stored vectors: `bf16` takes half the memory, `int8` a quarter."""
+    kind: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
+    """How items are found: `exact` scores all; with FAISS `ivf` looks into lists of near items and
+    `hnsw` walks a graph of them; `auto` is `exact` up to `approximate_above` items, then `ivf`."""
+    approximate_above: PositiveInt = 200_000
+    """Items up to which scoring all of them is fast enough."""
+    target_recall: Share = 0.95
+    """Share of the first ten items that `ivf` and `hnsw` must find: the least effort that does is
+    chosen on validation users, and stands in the manifest with the recall."""
     transitions: NonNegativeInt = 50
     """Items remembered as what users take after an item; 0 ranks by vectors alone."""
     alike: NonNegativeInt = 50

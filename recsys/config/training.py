@@ -15,6 +15,9 @@ from pydantic import (
 
 from recsys.config.section import Section, Share
 
+Offload = Literal["none", "cpu"]
+"""DeepSpeed's third, `nvme`, is left out: what it swaps out is missing in its checkpoints."""
+
 
 class AugmentConfig(Section):
     """Sparse training histories altered at random; a window is altered in one way at most.
@@ -57,13 +60,22 @@ class TrainingConfig(Section):
     use_gpu: bool = False
     """Give each worker a GPU."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 2
-    """DeepSpeed ZeRO stage."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Number format of weights and activations; the optimizer keeps fp32 master weights."""
+    """DeepSpeed ZeRO stage: what the workers share out. 0 is nothing, 1 the optimizer's states, 2
+    gradients too, 3 the weights too."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Number format of weights and activations; the optimizer keeps fp32 master weights. `fp16`,
+    for GPUs without bf16, scales the loss and leaves out the steps that overflow."""
+    offload_optimizer: Offload = "none"
+    """Where the optimizer's states are and its step is made: a GPU's memory, or its host's."""
+    offload_parameters: Offload = "none"
+    """Where weights wait until a layer needs them (ZeRO stage 3): GPU or host."""
     epochs: PositiveInt = 15
     """Passes over the training windows."""
     global_batch_size: PositiveInt = 128
     """Windows a step, over all workers."""
+    accumulation: PositiveInt = 1
+    """Parts that a worker's share of a step is computed in, one after the other: activations of one
+    part are in memory at once. All parts have the candidates of the whole step."""
     learning_rate: PositiveFloat = 2e-3
     """Peak learning rate of everything but the backbone."""
     backbone_learning_rate: PositiveFloat = 1e-4
@@ -100,11 +112,21 @@ class TrainingConfig(Section):
     """Steps between checkpoints for resume, beside the one at each epoch's end; 0 is none."""
     max_validation_rows: PositiveInt = 5_000
     """Validation rows scored at each epoch's end."""
+    log_every: PositiveInt = 10
+    """Steps between two rows of the log."""
+    max_bad_steps: NonNegativeInt = 3
+    """Steps in a row that are left out because loss or gradient is not finite, or the loss
+    explodes; one more takes the run back to its last checkpoint, at half the learning rate."""
+    max_rollbacks: NonNegativeInt = 2
+    """Times that a run goes back before it stops."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Worker failures survived by restarting from the last checkpoint; -1 is any number."""
     start_from: str | None = None
     """Checkpoint whose weights training starts from, also of another dataset: what it knows of
     texts and histories is carried over, what it knows of single items is not."""
+    collective_timeout_s: PositiveInt = 1_800
+    """Seconds a worker waits for another before the run starts again from its last checkpoint; an
+    upload or a conversion of shards must not take longer."""
     seed: NonNegativeInt = 0
     """Seed of weights, order and negatives."""
 
@@ -114,11 +136,62 @@ class TrainingConfig(Section):
         weights = {"rating": self.rating_weight, "probability": self.probability_weight}
         return tuple(name for name, weight in weights.items() if weight)
 
+    @property
+    def micro_batch_size(self) -> int:
+        """Windows that a worker has in memory at once."""
+        return self.global_batch_size // (self.num_workers * self.accumulation)
+
+    @property
+    def gradient_precision(self) -> str:
+        """Number format in which gradients are added up. A sum of parts in bf16 would lose what is
+        under 1/256 of it, so parts add up in fp32."""
+        return "fp32" if self.accumulation > 1 else self.precision
+
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
-        if self.global_batch_size % self.num_workers:
+        if self.global_batch_size % (self.num_workers * self.accumulation):
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of num_workers "
-                f"{self.num_workers}: change one of them"
+                f"{self.num_workers} times accumulation {self.accumulation}: change one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _precision_fits(self) -> Self:
+        half = self.precision != "fp32"
+        if self.precision == "fp16" and not self.use_gpu:
+            raise ValueError(
+                "precision 'fp16' needs use_gpu: CPUs compute in 'bf16' or 'fp32', set one of them"
+            )
+        if half and self.zero_stage == 0:
+            raise ValueError(
+                f"precision '{self.precision}' does not go with zero_stage 0, which keeps no fp32 "
+                "weights that a checkpoint can name: set zero_stage to 1, 2 or 3, or precision to "
+                "'fp32'"
+            )
+        if half and self.accumulation > 1 and self.zero_stage < 2:
+            raise ValueError(
+                f"accumulation {self.accumulation} in '{self.precision}' adds gradients up in "
+                f"fp32, and zero_stage {self.zero_stage} cannot: set zero_stage to 2 or 3, "
+                "accumulation to 1, or precision to 'fp32'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> Self:
+        where = {"offload_optimizer": (self.offload_optimizer, 1)}
+        where["offload_parameters"] = (self.offload_parameters, 3)
+        for name, (place, least_stage) in where.items():
+            if place == "none":
+                continue
+            if not self.use_gpu:
+                raise ValueError(
+                    f"{name} '{place}' moves out of a GPU's memory and use_gpu is false: set it to "
+                    "'none', or use_gpu to true"
+                )
+            if self.zero_stage < least_stage:
+                raise ValueError(
+                    f"{name} '{place}' needs a zero_stage of at least {least_stage}, and it is "
+                    f"{self.zero_stage}: raise zero_stage, or set {name} to 'none'"
+                )
         return self

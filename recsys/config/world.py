@@ -22,6 +22,8 @@ class WorldConfig(Section):
     """Mean number of events a user."""
     cold_share: Share = 0.05
     """Share of items that appear only in the last tenth of the days."""
+    drift: Share = 0.0
+    """How much of what makes items and types popular is new each day; 0 keeps them as they are."""
     chinese_share: Share = 0.1
     """Share of items whose text is Chinese."""
     num_queries: NonNegativeInt = 1_000

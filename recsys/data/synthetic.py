@@ -30,11 +30,11 @@ from recsys.data.synthetic_catalogue import (
     make_catalogue,
     query_text,
 )
+from recsys.data.synthetic_demand import DAY, Demand, make_demand
 from recsys.schema import EVENT, ITEM_ID, ORDER, TIMESTAMP, USER_ID, VALUE
 
 START = 1_735_689_600
 """First second of the log: 2025-01-01 00:00 UTC."""
-DAY = 86_400
 EVENT_SHARES = {"view": 0.70, "click": 0.15, "cart": 0.09, "purchase": 0.06}
 
 _KIND_SIZES = np.array([len(words) for words in KINDS.values()])
@@ -85,6 +85,7 @@ class World:
     queries: pa.Table
     item_traits: np.ndarray
     catalogue: Catalogue
+    demand: Demand
     tastes: Tastes
     cold_from: int
 
@@ -105,8 +106,10 @@ class World:
         last = np.array(recent[-1:] if len(recent) else [0], dtype=np.int64)
         in_session = np.array([1 - _NEW_SESSION if len(recent) else 0.0])
         types = self.catalogue.types
-        by_type = _type_chances(self.catalogue, taste, types[last], in_session)[0]
-        within = self.catalogue.shares[int(time >= self.cold_from)] * np.exp(
+        period = self.demand.period(np.array([time]))
+        type_shares = self.demand.type_shares[period]
+        by_type = _type_chances(type_shares, taste, types[last], in_session)[0]
+        within = self.demand.shares[period[0]] * np.exp(
             _liking(self.catalogue, taste, np.arange(len(types))[None])[0]
         )
         within[np.asarray(recent[-_RECENT:], dtype=np.int64)] *= _REPEAT
@@ -118,9 +121,10 @@ def generate(config: WorldConfig) -> World:
     rng = np.random.default_rng(config.seed)
     cold_from = START + int(np.ceil(_COLD_AFTER * config.num_days * DAY))
     catalogue = make_catalogue(config, rng)
+    demand = make_demand(catalogue, START, cold_from, config.num_days, config.drift, config.seed)
     tastes = _make_tastes(config, rng)
     visits = _make_visits(config, rng)
-    chosen, liking = _walk(catalogue, tastes, visits, cold_from, rng)
+    chosen, liking = _walk(catalogue, demand, tastes, visits, rng)
     item_traits = np.zeros((config.num_items, _KIND_SIZES.sum()), dtype=np.float32)
     np.put_along_axis(item_traits, catalogue.traits + _KIND_STARTS, 1.0, axis=1)
     return World(
@@ -129,6 +133,7 @@ def generate(config: WorldConfig) -> World:
         queries=_queries_table(catalogue, config.num_queries, rng),
         item_traits=item_traits,
         catalogue=catalogue,
+        demand=demand,
         tastes=tastes,
         cold_from=cold_from,
     )
@@ -208,9 +213,9 @@ def _draw_times(
 
 def _walk(
     catalogue: Catalogue,
+    demand: Demand,
     tastes: Tastes,
     visits: _Visits,
-    cold_from: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     # (E,) item of each event, and how well its user likes it. All users of a chunk take their
@@ -227,20 +232,23 @@ def _walk(
             recent = chosen[at[:, None] - np.arange(1, min(position, _RECENT) + 1)]
             # A user's first event opens a session, so what is before it does not matter.
             last = catalogue.types[chosen[at - 1]]
-            types = _race(_type_chances(catalogue, taste, last, ~visits.opens[at]), rng)
-            items = _draw_candidates(catalogue, types, visits.times[at] >= cold_from, rng)
+            period = demand.period(visits.times[at])
+            chances = _type_chances(demand.type_shares[period], taste, last, ~visits.opens[at])
+            types = _race(chances, rng)
+            items = demand.draw(types, period, _CANDIDATES, rng)
             chosen[at], liking[at] = _choose(catalogue, taste, items, recent, rng)
     return chosen, liking
 
 
 def _type_chances(
-    catalogue: Catalogue, taste: np.ndarray, last: np.ndarray, in_session: np.ndarray
+    type_shares: np.ndarray, taste: np.ndarray, last: np.ndarray, in_session: np.ndarray
 ) -> np.ndarray:
-    # (B, T) chance of each type for users of `taste` (B, K) who were last at type `last` (B,) and
-    # are still in that session with chance `in_session` (B,); else they start anew, by taste.
-    types = np.arange(len(catalogue.type_shares))
+    # (B, T) chance of each type, of popularity `type_shares` (B, T), for users of `taste` (B, K)
+    # who were last at type `last` (B,) and are still in that session with chance `in_session` (B,);
+    # else they start anew, by taste.
+    types = np.arange(type_shares.shape[1])
     of_category = taste[:, types % len(CATEGORIES)]
-    rates = catalogue.type_shares * np.exp(of_category + taste[:, _KIND_STARTS[TYPE] + types])
+    rates = type_shares * np.exp(of_category + taste[:, _KIND_STARTS[TYPE] + types])
     by_taste = rates / rates.sum(axis=1, keepdims=True)
     chances = by_taste * (1 - (_STAY + _ONWARD) * in_session)[:, None]
     rows = np.arange(len(last))
@@ -272,18 +280,6 @@ def _choose(
     best = _race(np.exp(liking) * np.where(seen, np.float32(_REPEAT), np.float32(1)), rng)
     rows = np.arange(len(best))
     return candidates[rows, best], liking[rows, best]
-
-
-def _draw_candidates(
-    catalogue: Catalogue, types: np.ndarray, late: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    # (B, C) items of the given types. Shares of each (period, type) sum to one, so group g of the
-    # running sum is the interval g .. g + 1; the margin keeps rounding from leaving it.
-    running = np.cumsum(catalogue.shares[:, catalogue.by_type])
-    group = late * len(catalogue.type_shares) + types
-    luck = 1e-6 + rng.random((len(types), _CANDIDATES)) * (1 - 2e-6)
-    found = np.searchsorted(running, group[:, None] + luck, side="right")
-    return catalogue.by_type[found % len(catalogue.by_type)]
 
 
 def _liking(catalogue: Catalogue, taste: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -21,8 +21,10 @@ from recsys.engine.probability import ProbabilityOf, trained_rows
 from recsys.engine.ranking import MODEL, POPULAR, ItemRanking, Ranked, trimmed
 from recsys.engine.request import Asked, Event, Query, RequestReader
 from recsys.engine.scoring import Scorer
+from recsys.engine.stages import stage
+from recsys.index.approximate import read_index
 from recsys.index.changed_index import change
-from recsys.index.item_index import VECTORS, ItemIndex, load_index, popularity_order
+from recsys.index.item_index import ItemIndex, popularity_order
 from recsys.index.segment_popularity import SEGMENTS, Segments
 from recsys.index.transitions import TRANSITIONS, Transitions, load_transitions
 from recsys.models.build import load_model
@@ -86,7 +88,7 @@ class Recommender:
         catalogue = Catalogue(index.read_table("items.parquet"))
         return cls(
             model,
-            load_index(index.read_bytes(VECTORS)),
+            read_index(index),
             catalogue,
             shape.max_history,
             checkpoint.manifest.facts["prepare"]["events"],
@@ -116,7 +118,8 @@ class Recommender:
         Raises:
             ValueError: see `check`.
         """
-        asked = [self._reader.read(query) for query in queries]
+        with stage("filter"):
+            asked = [self._reader.read(query) for query in queries]
         return self._answers(asked, self._ranking.best(queries, asked))
 
     def rank_items(

@@ -12,6 +12,7 @@ import torch
 
 from recsys.data.collate import collate_histories
 from recsys.engine.catalogue import Catalogue
+from recsys.engine.stages import stage
 from recsys.engine.user_states import UserStates
 from recsys.index.item_index import Allowed, ItemIndex, popularity_order
 from recsys.index.transitions import Transitions
@@ -58,11 +59,12 @@ class Scorer:
         left, the score is minus infinity. No history may be empty.
         """
         users_BD = self._encode(histories)
-        found = self._index.search(users_BD, top_k, excluded, allowed)
-        if self._transitions is None:
-            return found
-        bonuses = self._bonuses(users_BD, histories, excluded, allowed)
-        return self._merged(found, bonuses, top_k)
+        with stage("score"):
+            found = self._index.search(users_BD, top_k, excluded, allowed)
+            if self._transitions is None:
+                return found
+            bonuses = self._bonuses(users_BD, histories, excluded, allowed)
+            return self._merged(found, bonuses, top_k)
 
     @torch.inference_mode()
     def score(
@@ -84,10 +86,11 @@ class Scorer:
         return scores_BK
 
     def _encode(self, histories: Sequence[History]) -> torch.Tensor:
-        if self._states is not None:
-            return self._states.encode(histories)
-        batch = collate_histories(histories, self._max_history)
-        return self._model.encode_users(self._index.vectors_of(batch.item_indexes), batch)
+        with stage("encode"):
+            if self._states is not None:
+                return self._states.encode(histories)
+            batch = collate_histories(histories, self._max_history)
+            return self._model.encode_users(self._index.vectors_of(batch.item_indexes), batch)
 
     def _bonuses(
         self,

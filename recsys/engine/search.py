@@ -7,6 +7,7 @@ Shapes: N items, K results, E width of the language model.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -15,9 +16,10 @@ import torch
 
 from recsys.artifact import Artifact
 from recsys.engine.catalogue import Catalogue
+from recsys.engine.final_ranking import Found, candidates_of, item_facts, ranked, ranker_of
 from recsys.engine.popularity import PopularityRanking
 from recsys.engine.recommender import POPULAR, Event, Query, Recommender
-from recsys.index.fusion import DEPTH, FUSION, RRF_K, Fusion, fuse, load_fusion
+from recsys.index.fusion import DEPTH, FUSION, Fusion, fuse, load_fusion
 from recsys.index.item_index import ItemIndex, Ranking, load_index, popularity_order
 from recsys.index.lexical import (
     LEXICAL,
@@ -28,6 +30,8 @@ from recsys.index.lexical import (
     split_words,
 )
 from recsys.index.text_vectors import TEXT_VECTORS, QueryEncoder
+from recsys.ranker.features import Candidates, ItemFacts
+from recsys.ranker.ranker import FinalRanker
 
 SEARCH = "search"
 PERSONAL_DEPTH = 200
@@ -53,13 +57,14 @@ class SearchQuery:
 @dataclass(frozen=True, slots=True)
 class FoundItem:
     """An item with its score and its places by words and by meaning, from 1; None beyond those that
-    count."""
+    count. `probability` is that it fits, where a final ranker has ordered it."""
 
     item_id: str
     title: str | None
     score: float
     lexical_rank: int | None = None
     dense_rank: int | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +90,11 @@ class DenseSearch:
     items: ItemIndex
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Item indexes by words, by meaning and by both, the last with scores; best first."""
-
-    words: list[int]
-    meaning: list[int]
-    items: list[int]
-    scores: list[float]
-
-
 class Searcher:
     """Ranks items by words (BM25) and by meaning, joins both, and lets a history reorder the best.
 
     Nothing of it changes, so any number of threads may ask it at once. Without a `recommender`
-    every search is a plain one.
+    every search is a plain one. A `ranker` orders the best once more, before a history does.
     """
 
     def __init__(
@@ -109,21 +104,31 @@ class Searcher:
         fusion: Fusion,
         catalogue: Catalogue,
         recommender: Recommender | None = None,
+        ranker: FinalRanker | None = None,
     ) -> None:
         self._lexical = lexical
         self._dense = dense
         self._fusion = fusion
         self._catalogue = catalogue
         self._recommender = recommender
+        self._ranker = ranker
+        self._facts = item_facts(catalogue, ranker.added_column if ranker else "")
         self._ranking = ranking_of(catalogue)
         self._popularity = PopularityRanking(catalogue.train_counts, catalogue.removed)
 
     @classmethod
-    def load(cls, checkpoint: Artifact, index: Artifact, recommender: Recommender | None) -> Self:
-        """The searcher of an index, beside the recommender of the same index if there is one.
+    def load(
+        cls,
+        checkpoint: Artifact,
+        index: Artifact,
+        recommender: Recommender | None,
+        ranker: Artifact | None = None,
+    ) -> Self:
+        """The searcher of an index, beside the recommender of the same index if there is one, with
+        a final ranker that was fitted to it if there is one.
 
         Raises:
-            ValueError: the index was made without search.
+            ValueError: the index was made without search, or the ranker was fitted to another.
         """
         if not index.names(LEXICAL):
             raise ValueError(
@@ -133,13 +138,14 @@ class Searcher:
         catalogue = recommender.catalogue if recommender else Catalogue(index.read_table(items))
         lexical = load_lexical(index.read_bytes(LEXICAL), ranking_of(catalogue))
         prompt = index.manifest.config["search"]["query_prompt"]
+        final = None if ranker is None else ranker_of(ranker, index)
         if not index.names(TEXT_VECTORS):
-            return cls(lexical, None, Fusion(dense_weight=0.0), catalogue, recommender)
+            return cls(lexical, None, Fusion(dense_weight=0.0), catalogue, recommender, final)
         encoder = QueryEncoder.load(checkpoint, prompt)
         assert encoder is not None
         dense = DenseSearch(encoder, load_index(index.read_bytes(TEXT_VECTORS)))
         fusion = load_fusion(index.read_bytes(FUSION))
-        return cls(lexical, dense, fusion, catalogue, recommender)
+        return cls(lexical, dense, fusion, catalogue, recommender, final)
 
     @property
     def fusion(self) -> Fusion:
@@ -153,7 +159,27 @@ class Searcher:
 
     def with_fusion(self, fusion: Fusion) -> Searcher:
         """The same items and encoder, with rankings joined otherwise; see `Fusion`."""
-        return Searcher(self._lexical, self._dense, fusion, self._catalogue, self._recommender)
+        return Searcher(
+            self._lexical, self._dense, fusion, self._catalogue, self._recommender, self._ranker
+        )
+
+    def with_ranker(self, ranker: FinalRanker | None) -> Searcher:
+        """The same search with its best results in the order of a final ranker, or without one.
+
+        Raises:
+            ValueError: the ranker reads a column that the items do not have.
+        """
+        return Searcher(
+            self._lexical, self._dense, self._fusion, self._catalogue, self._recommender, ranker
+        )
+
+    def facts(self, added_column: str = "") -> ItemFacts:
+        """What a final ranker is told of the items; see `item_facts`.
+
+        Raises:
+            ValueError: the items have no such column of numbers.
+        """
+        return item_facts(self._catalogue, added_column)
 
     def check(self, query: SearchQuery) -> None:
         """Hold that a search can be answered.
@@ -186,6 +212,17 @@ class Searcher:
         by_row = dict(zip(says, found, strict=True))
         return [self._answer(query, by_row.get(row)) for row, query in enumerate(queries)]
 
+    def candidates(self, queries: Sequence[SearchQuery]) -> list[Candidates]:
+        """What the final ranker would order for each query, in the order without it.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        queries = [self._read(query) for query in queries]
+        texts = [plain_query(query.text) for query in queries]
+        rows = zip(texts, self._join_all(texts, queries), strict=True)
+        return [self._candidates(text, found) for text, found in rows]
+
     def _read(self, query: SearchQuery) -> SearchQuery:
         """The query, checked, without what its mask says of items that came after the index."""
         self.check(query)
@@ -193,13 +230,26 @@ class Searcher:
             return query
         return replace(query, allowed=query.allowed[: len(self._catalogue)])
 
-    def _find(self, texts: list[str], queries: list[SearchQuery]) -> list[_Found]:
+    def _find(self, texts: list[str], queries: list[SearchQuery]) -> list[Found]:
+        rows = zip(texts, self._join_all(texts, queries), strict=True)
+        return [self._rank(text, found) for text, found in rows]
+
+    def _rank(self, text: str, found: Found) -> Found:
+        if self._ranker is None or not found.items:
+            return found
+        candidates = self._candidates(text, found)
+        return ranked(found, candidates, self._ranker, self._facts, time.time())
+
+    def _candidates(self, text: str, found: Found) -> Candidates:
+        return candidates_of(text, found, self._lexical, self._dense and self._dense.items)
+
+    def _join_all(self, texts: list[str], queries: list[SearchQuery]) -> list[Found]:
         depths = [max(DEPTH, query.top_k) for query in queries]
         meaning = self._by_meaning(texts, queries, max(depths, default=0))
         rows = zip(texts, queries, depths, meaning, strict=True)
         return [
-            self._join(self._by_words(text, query, depth), near_K[:depth])
-            for text, query, depth, near_K in rows
+            self._join(self._by_words(text, query, depth), near_K[:depth], vector_E)
+            for text, query, depth, (near_K, vector_E) in rows
         ]
 
     def _by_words(self, text: str, query: SearchQuery, depth: int) -> torch.Tensor:
@@ -209,22 +259,25 @@ class Searcher:
 
     def _by_meaning(
         self, texts: list[str], queries: list[SearchQuery], depth: int
-    ) -> list[torch.Tensor]:
-        """(K,) item indexes for each text."""
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """(K,) item indexes and the vector (E,) for each text."""
         if self._dense is None or self._fusion.dense_weight == 0 or not texts:
-            return [torch.empty(0, dtype=torch.int64)] * len(texts)
+            return [(torch.empty(0, dtype=torch.int64), None)] * len(texts)
         vectors_BE = self._fusion.adapt(self._dense.encoder.encode(texts))
         allowed = [query.allowed for query in queries]
         found = self._dense.items.search(vectors_BE, depth, [[]] * len(texts), allowed)
-        return [items[scores > -torch.inf] for scores, items in zip(*found, strict=True)]
+        rows = zip(*found, vectors_BE, strict=True)
+        return [(items[scores > -torch.inf], vector_E) for scores, items, vector_E in rows]
 
-    def _join(self, words_K: torch.Tensor, meaning_K: torch.Tensor) -> _Found:
+    def _join(
+        self, words_K: torch.Tensor, meaning_K: torch.Tensor, vector_E: torch.Tensor | None
+    ) -> Found:
         items_K, scores_K = fuse(words_K, meaning_K, self._fusion.dense_weight)
         scores_1K, items_1K = self._ranking.settled(scores_K[None], items_K[None])
         both = items_1K[0].tolist(), scores_1K[0].tolist()
-        return _Found(words_K.tolist(), meaning_K.tolist(), *both)
+        return Found(words_K.tolist(), meaning_K.tolist(), *both, vector_E)
 
-    def _answer(self, query: SearchQuery, found: _Found | None) -> SearchAnswer:
+    def _answer(self, query: SearchQuery, found: Found | None) -> SearchAnswer:
         if found is None or not found.items:
             return self._popular(query)
         answer = SearchAnswer([], SEARCH)
@@ -234,7 +287,9 @@ class Searcher:
         by_meaning = {item: rank for rank, item in enumerate(found.meaning, start=1)}
         rows = list(zip(found.items, found.scores, strict=True))[: query.top_k]
         items = [
-            self._item(item, score, by_words.get(item), by_meaning.get(item))
+            self._item(
+                item, score, by_words.get(item), by_meaning.get(item), found.probabilities.get(item)
+            )
             for item, score in rows
         ]
         return replace(answer, items=items)
@@ -245,14 +300,14 @@ class Searcher:
         return SearchAnswer([self._item(item, share) for item, share in rows], POPULAR)
 
     def _personalised(
-        self, recommender: Recommender, query: SearchQuery, found: _Found
-    ) -> tuple[_Found, SearchAnswer]:
+        self, recommender: Recommender, query: SearchQuery, found: Found
+    ) -> tuple[Found, SearchAnswer]:
         """The best results ranked by relevance and, as much as it counts, by the recommender.
 
         Both are ranks over the same items, joined as words and meaning are. A history of which no
         item is known changes nothing.
         """
-        head, tail = found.items[:PERSONAL_DEPTH], found.items[PERSONAL_DEPTH:]
+        head = found.items[:PERSONAL_DEPTH]
         ids = [str(self._catalogue.vocabulary.item_ids[item]) for item in head]
         [ranked] = recommender.rank_items([Query(query.history)], [ids])
         asked = {event.item_id for event in query.history}
@@ -261,11 +316,8 @@ class Searcher:
         if not answer.personal:
             return found, answer
         liked, _, _ = self._catalogue.find([item.item_id for item in ranked.items])
-        items, scores = _join_personal(head, liked, query.personal)
         # Below the head the order is that of the search, and so must be the scores.
-        lowest = min(scores, default=0.0)
-        below = [lowest * RRF_K / (RRF_K + place) for place in range(1, len(tail) + 1)]
-        return replace(found, items=items + tail, scores=scores + below), answer
+        return found.with_head(*_join_personal(head, liked, query.personal)), answer
 
     def _item(
         self,
@@ -273,9 +325,10 @@ class Searcher:
         score: float,
         lexical_rank: int | None = None,
         dense_rank: int | None = None,
+        probability: float | None = None,
     ) -> FoundItem:
         named = self._catalogue.recommendation(item, score)
-        return FoundItem(named.item_id, named.title, score, lexical_rank, dense_rank)
+        return FoundItem(named.item_id, named.title, score, lexical_rank, dense_rank, probability)
 
 
 def _join_personal(

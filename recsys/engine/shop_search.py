@@ -78,13 +78,19 @@ class ShopSearch:
         self._by_title = {title: item_id for title, item_id, removed in pairs if not removed}
 
     @classmethod
-    def load(cls, checkpoint: Artifact, index: Artifact, recommender: Recommender) -> Self:
-        """Of an index that holds what search needs.
+    def load(
+        cls,
+        checkpoint: Artifact,
+        index: Artifact,
+        recommender: Recommender,
+        ranker: Artifact | None = None,
+    ) -> Self:
+        """Of an index that holds what search needs, and a final ranker that was fitted to it.
 
         Raises:
-            ValueError: the index was made without search.
+            ValueError: the index was made without search, or the ranker was fitted to another.
         """
-        searcher = Searcher.load(checkpoint, index, recommender)
+        searcher = Searcher.load(checkpoint, index, recommender, ranker)
         items = index.read_table("items.parquet")
         return cls(
             searcher,

@@ -22,6 +22,7 @@ from recsys.index.item_index import (
     save_index,
 )
 from recsys.index.queries import queries_digest
+from recsys.index.recall import add_approximate
 from recsys.index.segment_popularity import SEGMENTS, count_segments
 from recsys.index.transitions import TRANSITIONS, save_transitions
 
@@ -48,6 +49,7 @@ def build_index(
     writer.add_bytes(VECTORS, save_index(index))
     writer.add_table("items.parquet", items.select(kept_columns(items)))
     facts = _facts(config, vectors)
+    facts |= add_approximate(writer, config, index, vectors, dataset, checkpoint)
     if config.transitions:
         fitted = fit_transitions(config, dataset, checkpoint, vectors, text)
         writer.add_bytes(TRANSITIONS, save_transitions(fitted))
@@ -84,7 +86,7 @@ def index_parents(search: SearchConfig, dataset: Artifact, checkpoint: Artifact)
 
 def _facts(config: IndexConfig, vectors: torch.Tensor) -> dict[str, Any]:
     return {
-        "kind": "exact" if config.precision == "fp32" else config.precision,
+        "precision": config.precision,
         "num_items": len(vectors),
         "embedding_size": vectors.shape[1],
     }

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from recsys.index.item_index import Allowed, ItemIndex, Ranking
+from recsys.index.best_items import Allowed, Excluded, Found, Ranking
+from recsys.index.item_index import ItemIndex
 
 NOT_HERE = -1
 
@@ -77,9 +78,9 @@ class ChangedIndex:
         self,
         queries_BD: torch.Tensor,
         top_k: int,
-        excluded: list[list[int]],
+        excluded: Excluded,
         allowed: Allowed | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Found:
         """Scores and item indexes, (B, K) each with K = min(top_k, N); see `ItemIndex`."""
         masks = allowed or [None] * len(excluded)
         below = [[item for item in items if item < self._size] for items in excluded]

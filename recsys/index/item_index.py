@@ -5,19 +5,31 @@ Shapes: B queries, N items, D embedding size, K results, C candidates of a first
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 
+from recsys.index.best_items import (
+    Allowed,
+    Excluded,
+    Found,
+    Ranking,
+    ScoresOf,
+    assembled,
+    num_allowed,
+    rows_by_mask,
+)
+
 VECTORS = "vectors.safetensors"
 Precision = Literal["fp32", "bf16", "int8"]
-RESCORED = 4
-"""Candidates of the first pass for each result that is asked for."""
+RESCORED = 2
+"""Candidates of the first pass for each result that is asked for: four find no more of the best."""
 BLOCK = 4_096
-Allowed = Sequence[torch.Tensor | None]
-"""For each query the (N,) bool mask of the items it may find; None where it may find all."""
+FEW = 0.05
+"""Share of the items up to which those that a filter leaves are picked out and scored alone. Of a
+million, 2% take 11 ms and 5% 24 for one query, where all take 25."""
 
 
 class ItemIndex(Protocol):
@@ -36,9 +48,9 @@ class ItemIndex(Protocol):
         self,
         queries_BD: torch.Tensor,
         top_k: int,
-        excluded: list[list[int]],
+        excluded: Excluded,
         allowed: Allowed | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Found:
         """Scores and item indexes, (B, K) each, best first, without each query's `excluded`.
 
         Where a query has a mask in `allowed`, only items of it come. Where fewer than K items are
@@ -52,58 +64,6 @@ def popularity_order(train_counts_N: torch.Tensor) -> torch.Tensor:
     return train_counts_N.argsort(descending=True, stable=True)
 
 
-class Ranking:
-    """Which items come first among scores: removed ones never, of equal ones the earlier in order.
-
-    `order` (N,) holds all item indexes; by default it is index order. Shops list some articles
-    twice with the same words, and then the words cannot tell which one is meant. Items that are
-    `removed` (N,) have vectors, since histories hold them, but are never found.
-    """
-
-    def __init__(
-        self, size: int, order_N: torch.Tensor | None, removed_N: torch.Tensor | None
-    ) -> None:
-        self.order_N = torch.arange(size) if order_N is None else order_N
-        self.removed_N = torch.zeros(size, dtype=torch.bool) if removed_N is None else removed_N
-        self._place_N = self.order_N.argsort()
-        self._removed = self.removed_N.nonzero()[:, 0]
-
-    def leave_out(
-        self,
-        scores_BN: torch.Tensor,
-        excluded: list[list[int]],
-        allowed: Allowed | None = None,
-    ) -> None:
-        """Set the scores of removed, of `excluded` and of not allowed items to minus infinity."""
-        scores_BN[:, self._removed] = -torch.inf
-        masks = allowed or [None] * len(excluded)
-        for row, items, mask_N in zip(scores_BN, excluded, masks, strict=True):
-            row[items] = -torch.inf
-            if mask_N is not None:
-                row.masked_fill_(~mask_N, -torch.inf)
-
-    def top(self, scores_BN: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores and item indexes, (B, K) each with K = min(top_k, N), best first."""
-        size = min(top_k, scores_BN.shape[1])
-        scores_BK, items_BK = scores_BN.topk(min(size + 1, scores_BN.shape[1]), dim=1)
-        at_cut = scores_BK[:, size - 1]
-        tied = (at_cut == scores_BK[:, -1]) & (at_cut > -torch.inf)
-        if size < scores_BN.shape[1] and tied.any():
-            # topk takes any of the items with one score; where that is at the cut, sort them all.
-            found = scores_BN[tied][:, self.order_N].sort(dim=1, descending=True, stable=True)
-            items_BK[tied] = self.order_N[found.indices[:, : size + 1]]
-        return self.settled(scores_BK[:, :size], items_BK[:, :size])
-
-    def settled(
-        self, scores_BK: torch.Tensor, items_BK: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same pairs sorted by score and, of one score, by order."""
-        by_place = self._place_N[items_BK].argsort(dim=1)
-        scores_BK, items_BK = scores_BK.gather(1, by_place), items_BK.gather(1, by_place)
-        by_score = scores_BK.argsort(dim=1, descending=True, stable=True)
-        return scores_BK.gather(1, by_score), items_BK.gather(1, by_score)
-
-
 class ExactIndex:
     """Every item is scored in float32. For `order` and `removed` see `Ranking`."""
 
@@ -114,7 +74,7 @@ class ExactIndex:
         removed_N: torch.Tensor | None = None,
     ) -> None:
         self._vectors_ND = vectors_ND.contiguous()
-        self._ranking = Ranking(len(vectors_ND), order_N, removed_N)
+        self.ranking = Ranking(len(vectors_ND), order_N, removed_N)
 
     @property
     def vectors(self) -> torch.Tensor:
@@ -127,7 +87,7 @@ class ExactIndex:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What `save_index` writes."""
-        ranking = self._ranking
+        ranking = self.ranking
         return {
             "vectors": self._vectors_ND,
             "order": ranking.order_N,
@@ -138,13 +98,21 @@ class ExactIndex:
         self,
         queries_BD: torch.Tensor,
         top_k: int,
-        excluded: list[list[int]],
+        excluded: Excluded,
         allowed: Allowed | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Found:
         """Scores and item indexes, (B, K) each with K = min(top_k, N); see `ItemIndex`."""
-        scores_BN = queries_BD @ self._vectors_ND.T
-        self._ranking.leave_out(scores_BN, excluded, allowed)
-        return self._ranking.top(scores_BN, top_k)
+        return _search(self, queries_BD, top_k, excluded, allowed)
+
+    def search_all(
+        self, queries_BD: torch.Tensor, top_k: int, excluded: Excluded, allowed: Allowed
+    ) -> Found:
+        """`search` by way of every item's score."""
+
+        def scores_of(start: int, stop: int) -> torch.Tensor:
+            return _products(queries_BD, self._vectors_ND[start:stop])
+
+        return self.ranking.search(scores_of, excluded, allowed, top_k)
 
 
 class Bf16Vectors:
@@ -153,13 +121,14 @@ class Bf16Vectors:
     def __init__(self, vectors_ND: torch.Tensor) -> None:
         self.tensors = {"vectors": vectors_ND.to(torch.bfloat16).contiguous()}
 
-    def first_scores(self, queries_BD: torch.Tensor) -> torch.Tensor:
-        """(B, N) float32 scores.
+    def first_scores(self, queries_BD: torch.Tensor) -> ScoresOf:
+        """float32 scores of blocks of items.
 
         A product in bfloat16 takes a quarter of the time, but its scores are bfloat16 too: of
         100,000 items 2,700 different scores, too few to tell which come first.
         """
-        return _scores_by_block(queries_BD, self.tensors["vectors"])
+        vectors_ND = self.tensors["vectors"]
+        return lambda start, stop: _products_by_block(queries_BD, vectors_ND[start:stop])
 
     def of(self, item_indexes: torch.Tensor) -> torch.Tensor:
         """(..., D) float32 vectors."""
@@ -180,19 +149,25 @@ class Int8Vectors:
         """The vectors, each element rounded to the nearest step of its vector."""
         return cls(*_to_int8(vectors_ND))
 
-    def first_scores(self, queries_BD: torch.Tensor) -> torch.Tensor:
-        """(B, N) float32 scores up to a factor that all of a query have in common.
+    def first_scores(self, queries_BD: torch.Tensor) -> ScoresOf:
+        """float32 scores of blocks of items, up to a factor that all of a query have in common.
 
-        The query is made int8 too where the CPU multiplies int8 (VNNI): the product takes a seventh
-        of the time of float32. Elsewhere torch multiplies int8 in a plain loop, so blocks of items
-        are made float32.
+        The query is made int8 too where the CPU multiplies int8 (VNNI): the product takes a third
+        of the time of float32 for one query, and a fifth for 32. Elsewhere torch multiplies int8
+        in a plain loop, so blocks of items are made float32.
         """
         codes_ND, scales_N = self.tensors["codes"], self.tensors["scales"]
-        if torch.cpu._is_vnni_supported():
-            query_codes_BD, _ = _to_int8(queries_BD)
-            whole_BN = torch._int_mm(query_codes_BD, codes_ND.T)  # pyright: ignore
-            return whole_BN * scales_N
-        return _scores_by_block(queries_BD, codes_ND).mul_(scales_N)
+        if not torch.cpu._is_vnni_supported():
+            return lambda start, stop: _products_by_block(queries_BD, codes_ND[start:stop]).mul_(
+                scales_N[start:stop]
+            )
+        query_codes_BD, _ = _to_int8(queries_BD)
+        return (
+            lambda start, stop: (
+                torch._int_mm(query_codes_BD, codes_ND[start:stop].T)  # pyright: ignore
+                * scales_N[start:stop]
+            )
+        )
 
     def of(self, item_indexes: torch.Tensor) -> torch.Tensor:
         """(..., D) float32 vectors."""
@@ -200,9 +175,21 @@ class Int8Vectors:
         return self.tensors["codes"][item_indexes].float() * scales
 
 
-def _scores_by_block(queries_BD: torch.Tensor, stored_ND: torch.Tensor) -> torch.Tensor:
-    """(B, N) float32 products, so many items made float32 at a time that they stay in cache."""
-    blocks = [queries_BD @ block_MD.float().T for block_MD in stored_ND.split(BLOCK)]
+def _products(queries_BD: torch.Tensor, vectors_MD: torch.Tensor) -> torch.Tensor:
+    """(B, M) float32, a query's scores side by side: the search for the largest takes 60 times as
+    long otherwise. On one thread numpy takes 19 ms for one query and a million items of 128 numbers
+    and 110 for 32; torch (MKL on AMD) 54 and 140."""
+    if torch.get_num_threads() > 1:
+        return queries_BD @ vectors_MD.T
+    queries, vectors = queries_BD.numpy(), vectors_MD.numpy()
+    if len(queries) == 1:
+        return torch.from_numpy(np.einsum("md,d->m", vectors, queries[0]))[None]
+    return torch.from_numpy(queries @ vectors.T)
+
+
+def _products_by_block(queries_BD: torch.Tensor, stored_MD: torch.Tensor) -> torch.Tensor:
+    """(B, M) float32 products, so many items made float32 at a time that they stay in cache."""
+    blocks = [_products(queries_BD, block.float()) for block in stored_MD.split(BLOCK)]
     return torch.cat(blocks, dim=1)
 
 
@@ -229,12 +216,12 @@ class QuantisedIndex:
     ) -> None:
         self._stored = stored
         size = len(next(iter(stored.tensors.values())))
-        self._ranking = Ranking(size, order_N, removed_N)
+        self.ranking = Ranking(size, order_N, removed_N)
 
     @property
     def vectors(self) -> torch.Tensor:
         """(N, D) a float32 copy of all item vectors."""
-        return self._stored.of(torch.arange(len(self._ranking.order_N)))
+        return self._stored.of(torch.arange(len(self.ranking.order_N)))
 
     def vectors_of(self, item_indexes: torch.Tensor) -> torch.Tensor:
         """(..., D) float32 vectors of items; see `ItemIndex`."""
@@ -242,24 +229,80 @@ class QuantisedIndex:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What `save_index` writes."""
-        ranking = self._ranking
+        ranking = self.ranking
         return {**self._stored.tensors, "order": ranking.order_N, "removed": ranking.removed_N}
 
     def search(
         self,
         queries_BD: torch.Tensor,
         top_k: int,
-        excluded: list[list[int]],
+        excluded: Excluded,
         allowed: Allowed | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Found:
         """Scores and item indexes, (B, K) each with K = min(top_k, N); see `ItemIndex`."""
-        first_BN = self._stored.first_scores(queries_BD)
-        self._ranking.leave_out(first_BN, excluded, allowed)
-        first_BC, items_BC = self._ranking.top(first_BN, RESCORED * top_k)
-        scores_BC = (self._stored.of(items_BC) @ queries_BD[:, :, None])[..., 0]
-        scores_BC[first_BC == -torch.inf] = -torch.inf
-        scores_BC, items_BC = self._ranking.settled(scores_BC, items_BC)
-        return scores_BC[:, :top_k], items_BC[:, :top_k]
+        return _search(self, queries_BD, top_k, excluded, allowed)
+
+    def search_all(
+        self, queries_BD: torch.Tensor, top_k: int, excluded: Excluded, allowed: Allowed
+    ) -> Found:
+        """`search` by way of every item's score."""
+        first = self._stored.first_scores(queries_BD)
+        found = self.ranking.search(first, excluded, allowed, RESCORED * top_k)
+        size = min(top_k, len(self.ranking.order_N))
+        return rescored(self, queries_BD, found, size)
+
+
+def _search(
+    index: ExactIndex | QuantisedIndex,
+    queries_BD: torch.Tensor,
+    top_k: int,
+    excluded: Excluded,
+    allowed: Allowed | None,
+) -> Found:
+    """`search_all`, and where a filter leaves few items, these alone."""
+    most = FEW * len(index.ranking.order_N)
+    by_mask = rows_by_mask(allowed or [])
+    few = [(mask, rows) for mask, rows in by_mask if mask is not None and num_allowed(mask) <= most]
+    masks = allowed or [None] * len(excluded)
+    if not few:
+        return index.search_all(queries_BD, top_k, excluded, masks)
+    apart = {row for _, rows in few for row in rows}
+    rest = [row for row in range(len(excluded)) if row not in apart]
+    parts = [
+        (rows, _search_few(index, queries_BD[rows], top_k, [excluded[row] for row in rows], mask))
+        for mask, rows in few
+    ]
+    if rest:
+        bars = [excluded[row] for row in rest], [masks[row] for row in rest]
+        parts.append((rest, index.search_all(queries_BD[rest], top_k, *bars)))
+    size = len(index.ranking.order_N)
+    return assembled(parts, (len(excluded), min(top_k, size)), size)
+
+
+def _search_few(
+    index: ExactIndex | QuantisedIndex,
+    queries_BD: torch.Tensor,
+    top_k: int,
+    excluded: Excluded,
+    mask_N: torch.Tensor,
+) -> Found:
+    """The best of the items of one mask."""
+    items_M = (mask_N & ~index.ranking.removed_N).nonzero()[:, 0]
+    parts = [_products(queries_BD, index.vectors_of(items)) for items in items_M.split(BLOCK)]
+    scores_BM = torch.cat(parts, dim=1)
+    for scores_M, items in zip(scores_BM, excluded, strict=True):
+        scores_M[torch.isin(items_M, torch.tensor(items, dtype=torch.int64))] = -torch.inf
+    return index.ranking.best_of(scores_BM, items_M, top_k)
+
+
+def rescored(
+    index: ExactIndex | QuantisedIndex, queries_BD: torch.Tensor, found: Found, top_k: int
+) -> Found:
+    """The best of what a first pass found, by the index's vectors."""
+    first_BC, items_BC = found
+    scores_BC = (index.vectors_of(items_BC) @ queries_BD[:, :, None])[..., 0]
+    scores_BC[first_BC == -torch.inf] = -torch.inf
+    return index.ranking.best_of(scores_BC, items_BC, top_k)
 
 
 def make_index(

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
 from recsys.config import ModelConfig
 from recsys.pretrained import resolve_backbone
+
+NUM_GROUPS = 8
+"""Groups of similar length that texts are packed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +34,69 @@ class Tokens:
         return Tokens(self.ids.to(device), self.mask.to(device))
 
 
+@dataclass(frozen=True, slots=True)
+class PackedTokens:
+    """Texts in groups of similar length, each padded on its own, so that little is padding.
+
+    Text n is row `places[n]` of all groups' rows one after another; a row may be nobody's.
+    """
+
+    groups: tuple[Tokens, ...]
+    places: torch.Tensor
+
+    def to(self, device: torch.device) -> PackedTokens:
+        """The same texts on a device."""
+        groups = tuple(group.to(device) for group in self.groups)
+        return PackedTokens(groups, self.places.to(device))
+
+
 def pad_tokens(rows: Sequence[Sequence[int]]) -> Tokens:
     """Token lists of any lengths as one padded pair of tensors.
 
     A text without tokens keeps one masked slot, so that T is at least 1.
     """
-    size = max([1, *(len(row) for row in rows)])
-    ids = torch.zeros(len(rows), size, dtype=torch.int64)
-    mask = torch.zeros(len(rows), size, dtype=torch.int64)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = torch.as_tensor(row, dtype=torch.int64)
-        mask[number, : len(row)] = 1
-    return Tokens(ids, mask)
+    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+    mask = np.arange(max(1, lengths.max(initial=0))) < lengths[:, None]
+    ids = np.zeros(mask.shape, dtype=np.int64)
+    ids[mask] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+    return Tokens(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)))
+
+
+def pack_tokens(rows: Sequence[Sequence[int]], num_groups: int = NUM_GROUPS) -> PackedTokens:
+    """Token lists of any lengths, at least one, in the groups that take the fewest slots.
+
+    There are always so many groups, the longest texts first: ranks that share out their weights
+    (ZeRO-3) must run the language model equally often. What fewer do not need is a group with a
+    copy of the shortest text, which is nobody's.
+    """
+    lengths = np.fromiter((max(1, len(row)) for row in rows), np.int64, len(rows))
+    order = np.argsort(-lengths, kind="stable")
+    parts = np.split(order, _cheapest_cuts(lengths, num_groups))
+    filled = [part if len(part) else order[-1:] for part in parts]
+    starts = np.cumsum([0, *(len(part) for part in filled)])
+    places = np.empty(len(rows), dtype=np.int64)
+    for start, part in zip(starts, parts, strict=False):
+        places[part] = start + np.arange(len(part))
+    groups = tuple(pad_tokens([rows[row] for row in part]) for part in filled)
+    return PackedTokens(groups, torch.from_numpy(places))
+
+
+def _cheapest_cuts(lengths_N: np.ndarray, num_groups: int) -> np.ndarray:
+    """Where to cut texts, longest first, so that the groups' padded slots are the fewest."""
+    sizes, counts = np.unique(lengths_N, return_counts=True)
+    sizes, ends = sizes[::-1], np.append(0, np.cumsum(counts[::-1]))
+    # slots[i, j]: of a group with the i-th to the j-th longest size, none if they are the same.
+    slots = np.append(sizes, 0)[:, None] * (ends - ends[:, None])
+    slots = np.where(slots < 0, np.inf, slots)
+    fewest, back = slots[0], []
+    for _ in range(num_groups - 1):
+        totals = fewest[:, None] + slots
+        back.append(totals.argmin(0))
+        fewest = totals.min(0)
+    cuts = [len(sizes)]
+    for before in reversed(back):
+        cuts.append(before[cuts[-1]])
+    return ends[cuts[:0:-1]]
 
 
 class TextEncoder(nn.Module):
@@ -57,12 +113,14 @@ class TextEncoder(nn.Module):
         self.register_buffer("whitening_mean", torch.zeros(size))
         self.register_buffer("whitening", torch.eye(size))
 
-    def forward(self, tokens: Tokens) -> torch.Tensor:
+    def forward(self, tokens: Tokens | PackedTokens) -> torch.Tensor:
         """(N, E) float32 text vectors."""
         return self.whiten(self.pooled(tokens))
 
-    def pooled(self, tokens: Tokens) -> torch.Tensor:
+    def pooled(self, tokens: Tokens | PackedTokens) -> torch.Tensor:
         """(N, E) float32 text vectors as the backbone makes them, never whitened."""
+        if isinstance(tokens, PackedTokens):
+            return torch.cat([self.pooled(group) for group in tokens.groups])[tokens.places]
         hidden_NTE = self.backbone(
             input_ids=tokens.ids, attention_mask=tokens.mask
         ).last_hidden_state

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from recsys.models.backbone import Tokens
+from recsys.models.backbone import PackedTokens, Tokens
 
 UNSEEN = -1
 MAX_ID_SHARE = 0.4
@@ -27,7 +27,7 @@ class ItemInputs:
 
     item_indexes: torch.Tensor
     text: torch.Tensor | None = None
-    tokens: Tokens | None = None
+    tokens: Tokens | PackedTokens | None = None
 
 
 class TextItemEncoder(nn.Module):

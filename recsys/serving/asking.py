@@ -7,13 +7,17 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
+from starlette.datastructures import State
+
 from recsys.config import VariantConfig
-from recsys.engine.recommender import Event
+from recsys.engine.recommender import MODEL, Event
 from recsys.engine.shop_search import ShopAnswer
 from recsys.experiments.exposures import Exposure, to_table
+from recsys.registry import LIVE
 from recsys.schema import Answer, Explanation, Recommendation
 from recsys.serving.api.requests import PersonalRequest
 from recsys.serving.api.responses import RecommendResponse, SearchResponse
+from recsys.serving.queries import events_of
 from recsys.serving.served_model import ServedModel
 from recsys.serving.service import RecommenderService
 from recsys.store.feedback import FeedbackRefused
@@ -28,20 +32,25 @@ class Asking:
 
     service: RecommenderService
     user_id: str | None
-    request_id: str
+    state: State
+    """The request's: its id, and for its log line which model answered."""
     history: list[Event]
     degraded: list[str]
     variants: dict[str, VariantConfig]
 
     @classmethod
-    async def of(
-        cls, service: RecommenderService, request: PersonalRequest, request_id: str
-    ) -> Self:
+    async def of(cls, service: RecommenderService, request: PersonalRequest, state: State) -> Self:
         """With the history that was sent or is remembered."""
-        with service.metrics.stage("history"):
-            history, degraded = await service.memory.history_of(request.user_id, request.events)
+        with service.stage("history"):
+            sent = events_of(request)
+            history, degraded = await service.memory.history_of(request.user_id, sent)
         variants = service.experiments.variants_of(request.user_id)
-        return cls(service, request.user_id, request_id, history, degraded, variants)
+        return cls(service, request.user_id, state, history, degraded, variants)
+
+    @property
+    def request_id(self) -> str:
+        """By which events name the answer."""
+        return self.state.request_id
 
     def response(
         self,
@@ -51,9 +60,7 @@ class Asking:
         why: list[Explanation] | None = None,
     ) -> RecommendResponse:
         """The answer as it travels; it is counted and, for a user, logged as shown."""
-        shown = [(item.item_id, item.score) for item in answer.items]
-        degraded = [*self.degraded, *self._log_exposure(shown, model)]
-        self.service.metrics.answered(route, answer, model.recommender.num_items, degraded)
+        degraded = self._told(route, answer, model)
         return RecommendResponse.of(
             answer,
             model.version,
@@ -65,11 +72,9 @@ class Asking:
 
     def search_response(self, answer: ShopAnswer, model: ServedModel) -> SearchResponse:
         """What was found as it travels; counted and logged likewise."""
-        shown = [(item.item_id, item.score) for item in answer.found.items]
-        degraded = [*self.degraded, *self._log_exposure(shown, model)]
-        found = [Recommendation(*one) for one in shown]
-        counted = Answer(found, answer.found.source)
-        self.service.metrics.answered("search", counted, model.recommender.num_items, degraded)
+        found = [Recommendation(item.item_id, item.score) for item in answer.found.items]
+        counted = Answer(found, answer.found.source, answer.found.unknown_items)
+        degraded = self._told("search", counted, model)
         return SearchResponse.of(
             answer,
             degraded=degraded,
@@ -77,6 +82,18 @@ class Asking:
             model_version=model.version,
             request_id=self.request_id,
         )
+
+    def _told(self, route: str, answer: Answer, model: ServedModel) -> list[str]:
+        """Count and log an answer; what it was made without."""
+        self.state.model_version = model.version
+        shown = [(item.item_id, item.score) for item in answer.items]
+        degraded = [*self.degraded, *self._log_exposure(shown, model)]
+        self.service.metrics.answered(route, answer, model, degraded)
+        if route == "recommend" and answer.source == MODEL and answer.items:
+            is_live = model.version == self.service.models.of(LIVE).version
+            alias = LIVE if is_live else "candidate"
+            self.service.metrics.scored(alias, model.version, answer.items[0].score)
+        return degraded
 
     def _log_exposure(self, answered: list[tuple[str, float]], model: ServedModel) -> list[str]:
         """What was shown to a user, once for each experiment; what could not be logged."""

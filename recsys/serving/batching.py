@@ -11,6 +11,7 @@ from ray import serve
 
 from recsys.config import ServeArgs
 from recsys.engine.recommender import Query
+from recsys.serving.service import Waiting
 
 FULL = 1_000
 """The size of a full batch, in thousandths of itself: whole numbers are all that Ray compares."""
@@ -33,17 +34,17 @@ def fullness(queries: Sequence[Query], args: ServeArgs) -> int:
 
 
 def batched(
-    answer: Callable[[Sequence[Query]], list[T]], args: ServeArgs
-) -> Callable[[Query], Awaitable[T]]:
+    answer: Callable[[Sequence[Waiting]], list[T]], args: ServeArgs
+) -> Callable[[Waiting], Awaitable[T]]:
     """`answer`, one query at a time: those that wait together are computed together."""
 
     @serve.batch(  # pyright: ignore
         max_batch_size=FULL,
         batch_wait_timeout_s=args.batch_wait_timeout_s,
-        batch_size_fn=lambda queries: fullness(queries, args),
+        batch_size_fn=lambda waiting: fullness([one.query for one in waiting], args),
     )
-    async def together(queries: list[Query]) -> list[T]:
+    async def together(waiting: list[Waiting]) -> list[T]:
         # In a thread, so that the next requests are read while this batch is computed.
-        return await asyncio.to_thread(answer, queries)
+        return await asyncio.to_thread(answer, waiting)
 
     return together  # pyright: ignore

@@ -1,6 +1,5 @@
 """The Ray Serve deployment: a service, its batching, and the HTTP application around it."""
 
-import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,8 +12,10 @@ from recsys.data.privacy import parse_key, pseudonymise
 from recsys.serving.batching import batched
 from recsys.serving.experiment_file import ExperimentFile
 from recsys.serving.http import build_http
+from recsys.serving.logs import log_as_serve_does
 from recsys.serving.models import Models
 from recsys.serving.service import RecommenderService
+from recsys.serving.tracing import Traces
 from recsys.serving.user_memory import UserMemory
 from recsys.storage import configure_storage
 from recsys.store.feedback import FeedbackLog
@@ -29,7 +30,7 @@ class RecommenderDeployment:
     """One replica."""
 
     def __init__(self, args: ServeArgs) -> None:
-        _log_as_serve_does()
+        log_as_serve_does()
         configure_storage(args.storage)
         torch.set_num_threads(args.num_threads)
         self._service = build_service(args)
@@ -37,14 +38,6 @@ class RecommenderDeployment:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The application of this replica; Ray asks for it once the constructor is done."""
         return build_http(self._service)
-
-
-def _log_as_serve_does() -> None:
-    """Into the replica's own log, in its encoding."""
-    log = logging.getLogger("recsys")
-    log.setLevel(logging.INFO)
-    for handler in logging.getLogger("ray.serve").handlers:
-        log.addHandler(handler)
 
 
 def build_service(args: ServeArgs) -> RecommenderService:
@@ -57,7 +50,8 @@ def build_service(args: ServeArgs) -> RecommenderService:
     feedback = FeedbackLog(args.feedback) if args.feedback else None
     memory = UserMemory(store, feedback, args.max_request_history)
     experiments = ExperimentFile(args.experiments)
-    return RecommenderService(args, Models.load(args), memory, experiments, batched)
+    traces = Traces.to(args.trace_endpoint)
+    return RecommenderService(args, Models.load(args), memory, experiments, batched, traces)
 
 
 def _store(args: ServeArgs) -> HistoryStore:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from recsys.serving.api.responses import Problem
+from recsys.serving.openapi import install_openapi
 from recsys.serving.problems import install_problems, problem
 from recsys.serving.routes.events import events_routes
 from recsys.serving.routes.items import items_routes
@@ -19,9 +19,9 @@ from recsys.serving.routes.recommend import recommend_routes
 from recsys.serving.routes.search import search_routes
 from recsys.serving.security.secure import secure
 from recsys.serving.service import RecommenderService, Refused, SearchOff
+from recsys.serving.tracing import Traced
 from recsys.serving.user_memory import BadEvent
 
-STATUSES = (400, 401, 403, 404, 408, 413, 422, 429, 500, 501, 503, 504)
 ROUTES = (recommend_routes, search_routes, items_routes, events_routes, model_routes)
 
 
@@ -41,11 +41,13 @@ def build_http(service: RecommenderService) -> ASGIApp:
         title="Recommender",
         version=version("recsys"),
         description="Recommendations and search by a language model over items and behaviour.",
-        responses={status: {"model": Problem} for status in STATUSES},
         lifespan=lifespan,
         docs_url=None,  # its scripts come from elsewhere, which our own headers forbid
         redoc_url=None,
+        # FastAPI's own spans tell the path as it came, where ids of users stand.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    install_openapi(app)
     install_problems(app)
     app.add_exception_handler(Refused, lambda _, error: problem(422, str(error)))
     app.add_exception_handler(BadEvent, lambda _, error: problem(422, str(error)))
@@ -53,4 +55,4 @@ def build_http(service: RecommenderService) -> ASGIApp:
     for routes in ROUTES:
         app.include_router(routes(service))
     app.include_router(page_routes())
-    return secure(app, service.args.security)
+    return secure(Traced(app, service.traces), service.args.security)

@@ -6,28 +6,42 @@ The model computes in threads, so that a replica reads requests while it answers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from cachetools import TTLCache
+from opentelemetry.trace import SpanContext, get_current_span
 
 from recsys.config import ServeArgs, VariantConfig
 from recsys.engine.query.suggest import Suggestion
 from recsys.engine.recommender import Query
 from recsys.engine.search import SEARCH, FoundItem
 from recsys.engine.shop_search import ShopAnswer, ShopQuery, ShopSearch
+from recsys.engine.stages import watched_by
 from recsys.schema import Answer, Explanation
 from recsys.serving.experiment_file import ExperimentFile
 from recsys.serving.metrics import ServingMetrics
 from recsys.serving.models import Models
 from recsys.serving.served_model import ServedModel
+from recsys.serving.tracing import Traces
 from recsys.serving.user_memory import UserMemory
 
 Answered = tuple[Answer, ServedModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A query that waits for its batch, and the span of its request."""
+
+    query: Query
+    span: SpanContext
+
+
 Batching = Callable[
-    [Callable[[Sequence[Query]], list[Any]], ServeArgs], Callable[[Query], Awaitable[Any]]
+    [Callable[[Sequence[Waiting]], list[Any]], ServeArgs], Callable[[Waiting], Awaitable[Any]]
 ]
 """Turns a function of many queries into one of a single query; `batching.batched` is one."""
 
@@ -50,16 +64,24 @@ class RecommenderService:
         memory: UserMemory,
         experiments: ExperimentFile,
         batching: Batching,
+        traces: Traces | None = None,
     ) -> None:
         self.args = args
         self.models = models
         self.memory = memory
         self.experiments = experiments
         self.metrics = ServingMetrics()
+        self.traces = traces or Traces()
         self._answer_one = {
             alias: batching(partial(self._answer, alias), args) for alias in models.aliases
         }
         self._cache: TTLCache[str, Answer] = TTLCache(args.cache_size, args.cache_ttl_s)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time and trace what is done inside, and its parts."""
+        with self.metrics.stage(name), self.traces.span(name), watched_by(self.stage):
+            yield
 
     async def recommend(self, query: Query, variants: dict[str, VariantConfig]) -> Answered:
         """Answer one request in the same forward pass as those that wait beside it.
@@ -77,8 +99,9 @@ class RecommenderService:
         self.metrics.cache("answers", kept is not None)
         if kept is not None:
             return kept, model
-        with self.metrics.stage("recommend"):
-            answer, model = await self._answer_one[self.models.known(alias)](query)
+        with self.stage("recommend"):
+            waiting = Waiting(query, get_current_span().get_span_context())
+            answer, model = await self._answer_one[self.models.known(alias)](waiting)
         if self.args.cache_size:
             self._cache[f"{model.version} {model.index.digest} {query!r}"] = answer
         return answer, model
@@ -93,7 +116,7 @@ class RecommenderService:
         """
         model = self.models.of("live")
         _hold(model.recommender.check, Query([], filters=filters))
-        with self.metrics.stage("similar_items"):
+        with self.stage("similar_items"):
             find = partial(model.recommender.similar_items, item_id, top_k, filters=filters)
             return await asyncio.to_thread(find), model
 
@@ -111,7 +134,7 @@ class RecommenderService:
             SearchOff: there is a text and this service does not search.
         """
         model = self.models.of(_alias_of(variants))
-        with self.metrics.stage("rank"):
+        with self.stage("rank"):
             rank = model.recommender.rank_items
             [answer] = await asyncio.to_thread(rank, [query], [item_ids])
             if text is None:
@@ -134,7 +157,7 @@ class RecommenderService:
                 query = replace(query, personal=variant.personal)
         model = self.models.of(_alias_of(variants))
         _hold(_search_of(model).check, query)
-        with self.metrics.stage("search"):
+        with self.stage("search"):
             return await asyncio.to_thread(_search_of(model).search, query), model
 
     def suggest(self, text: str, top_k: int) -> list[tuple[Suggestion, str | None]]:
@@ -143,12 +166,12 @@ class RecommenderService:
         Raises:
             SearchOff: this service does not search.
         """
-        with self.metrics.stage("suggest"):
+        with self.stage("suggest"):
             return _search_of(self.models.of("live")).suggest(text, top_k)
 
     async def explain(self, model: ServedModel, query: Query, answer: Answer) -> list[Explanation]:
         """Why each item was answered."""
-        with self.metrics.stage("explain"):
+        with self.stage("explain"):
             ids = [item.item_id for item in answer.items]
             return await asyncio.to_thread(model.recommender.explain, query, ids)
 
@@ -156,11 +179,16 @@ class RecommenderService:
         """Stop following, and write what is in memory."""
         self.models.close()
         self.memory.close()
+        self.traces.close()
 
-    def _answer(self, alias: str, queries: Sequence[Query]) -> list[Answered]:
+    def _answer(self, alias: str, waiting: Sequence[Waiting]) -> list[Answered]:
         # Once: a model that is flipped in meanwhile answers the next batch.
         model = self.models.of(alias)
-        return [(answer, model) for answer in model.recommender.recommend(queries)]
+        self.metrics.batch(len(waiting))
+        batch = self.traces.batch([one.span for one in waiting])
+        with self.metrics.stage("compute"), batch, watched_by(self.stage):
+            answers = model.recommender.recommend([one.query for one in waiting])
+        return [(answer, model) for answer in answers]
 
 
 def _hold(check: Callable[[Any], None], query: Any) -> None:

@@ -1,8 +1,8 @@
 """Where in the data a run stands, and the windows that follow.
 
-An epoch is one fixed sequence of global batches, given by seed, epoch and batch size alone. Rank r
-takes every `world_size`-th window of each, so that each window of an epoch is seen exactly once by
-any number of workers, also after a restart.
+An epoch is one fixed sequence of global batches, given by seed, epoch and batch size alone. The
+ranks share out each, so that each window of an epoch is seen exactly once by any number of workers,
+also after a restart.
 """
 
 # pyarrow.compute makes its functions when it is imported, where pyright cannot see them.
@@ -109,10 +109,15 @@ class TrainWindows:
         return rows[np.argsort(-lengths[rows], kind="stable")]
 
 
-def rank_rows(batch: pa.Table, rank: int, world_size: int) -> pa.Table:
-    """This rank's share of a global batch; may be empty in an epoch's last batch.
+def rank_places(batch: pa.Table, rank: int, world_size: int) -> np.ndarray:
+    """Where in a global batch the windows of this rank stand, the longest first; may be nowhere in
+    an epoch's last batch.
 
-    Of a batch sorted by length no rank gets more events than another by more than its longest
-    window, or than longest minus shortest where the ranks divide the batch.
+    The longest go round first, there and back (0, 1, 1, 0, ...). Where the ranks divide the batch
+    no rank gets more events than another by more than its longest window less its shortest.
     """
-    return batch.take(pa.array(np.arange(rank, len(batch), world_size)))
+    lengths = pc.list_value_length(batch[schema.ITEM_INDEXES]).to_numpy()
+    order = np.argsort(-lengths, kind="stable")
+    rounds, seats = np.divmod(np.arange(len(order)), world_size)
+    back = (rounds % 2 == 1) & (rounds < len(order) // world_size)
+    return order[np.where(back, world_size - 1 - seats, seats) == rank]

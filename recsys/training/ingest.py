@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +15,12 @@ import pyarrow as pa
 from recsys.data.augment import Augmenter
 from recsys.data.collate import collate_windows, histories_of
 from recsys.schema import NO_TARGET, Batch
-from recsys.training.cursor import Cursor, TrainWindows, rank_rows
+from recsys.training.cursor import Cursor, TrainWindows, rank_places
 
 AHEAD = 4
 """Batches held ready."""
+TIMEOUT_S = 1_800.0
+"""Longest wait for a batch: a memoryful of windows may have to be read and shuffled for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,14 @@ class RankBatches:
 
     def share(self, windows: pa.Table, step: int) -> Batch:
         """This rank's share of a global batch."""
-        mine = rank_rows(windows, self.rank, self.world_size)
-        if not len(mine):
+        places = rank_places(windows, self.rank, self.world_size)
+        if not len(places):
             return self._without_targets(windows.slice(0, 1))
+        mine = windows.take(pa.array(places))
         if self.augmenter is None:
             return collate_windows(mine, self.event_weights)
-        places = range(self.rank, len(windows), self.world_size)
         return collate_windows(
-            self.augmenter.of(histories_of(mine), step, places), self.event_weights
+            self.augmenter.of(histories_of(mine), step, places.tolist()), self.event_weights
         )
 
     def _without_targets(self, windows: pa.Table) -> Batch:
@@ -77,16 +78,18 @@ class Ingest:
     """Asks an iterator for its next items on a thread of its own, a few of them ahead.
 
     Order is kept. What the iterator raises, `epoch` raises when it comes to that item. Leaving the
-    `with` block ends the thread.
+    `with` block ends the thread, unless that hangs.
     """
 
-    def __init__(self, batches: Iterator[Ready | None], ahead: int = AHEAD) -> None:
+    def __init__(
+        self, batches: Iterator[Ready | None], ahead: int = AHEAD, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._batches = batches
+        self._timeout_s = timeout_s
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ingest")
         self._ahead: deque[Future[Ready | None]] = deque()
         for _ in range(ahead):
             self._ask()
-        self._restart()
 
     def __enter__(self) -> Self:
         return self
@@ -97,29 +100,31 @@ class Ingest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        hangs = isinstance(error, TimeoutError)
+        self._pool.shutdown(wait=not hangs, cancel_futures=True)
 
     def epoch(self) -> Iterator[Ready]:
-        """The batches that are left of an epoch."""
-        self._restart()
+        """The batches that are left of an epoch.
+
+        Raises:
+            TimeoutError: a batch did not come in time.
+        """
         while (ready := self._next()) is not None:
             yield ready
 
-    def wait_share(self) -> float:
-        """Share of the time spent waiting for data, since the last call or the epoch's start."""
-        share = self._waited / (time.perf_counter() - self._since)
-        self._restart()
-        return share
-
     def _next(self) -> Ready | None:
-        asked = time.perf_counter()
-        ready = self._ahead.popleft().result()
+        ahead = self._ahead.popleft()
+        try:
+            ready = ahead.result(self._timeout_s)
+        except TimeoutError as error:
+            if ahead.done():
+                raise  # one of the iterator's own
+            raise TimeoutError(
+                f"no batch came in {self._timeout_s:g} s: the storage of the dataset hangs, or "
+                "training.shuffle_windows is more than it gives in that time"
+            ) from error
         self._ask()
-        self._waited += time.perf_counter() - asked
         return ready
 
     def _ask(self) -> None:
         self._ahead.append(self._pool.submit(next, self._batches, None))
-
-    def _restart(self) -> None:
-        self._since, self._waited = time.perf_counter(), 0.0

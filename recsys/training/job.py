@@ -15,7 +15,7 @@ from recsys.artifact import Artifact
 from recsys.config import ModelConfig, TrainingConfig
 from recsys.data.augment import Augmenter
 from recsys.data.collate import histories_of, read_rows, target_values_of, targets_of
-from recsys.models.backbone import pad_tokens
+from recsys.models.backbone import pack_tokens
 from recsys.models.build import ModelShape
 from recsys.models.item_encoder import ItemInputs
 from recsys.models.warm_start import check_start
@@ -60,6 +60,7 @@ class CatalogueInputs:
             self._text = _read_text(job.text_vectors).to(device, dtype)
         elif job.model.item_features != "id":
             self._tokens = _read_tokens(dataset)
+            self._num_tokens = np.array([len(tokens) for tokens in self._tokens], dtype=np.int64)
 
     def of(self, item_indexes: torch.Tensor) -> ItemInputs:
         """The inputs of these items, on the device."""
@@ -68,9 +69,15 @@ class CatalogueInputs:
             whole = len(rows) == len(self._text)
             return ItemInputs(rows, text=self._text if whole else self._text[rows])
         if self._tokens is not None:
-            tokens = pad_tokens(self._tokens[item_indexes.numpy()])  # pyright: ignore
+            tokens = pack_tokens(self._tokens[item_indexes.numpy()])  # pyright: ignore
             return ItemInputs(rows, tokens=tokens.to(self._device))
         return ItemInputs(rows)
+
+    def num_tokens(self, item_indexes: torch.Tensor) -> int:
+        """Tokens of these items' texts; 0 where the run reads none."""
+        if self._tokens is None:
+            return 0
+        return int(self._num_tokens[item_indexes.numpy()].sum())
 
     def neighbours(self, count: int) -> np.ndarray:
         """(N, count) the items of the most similar cached text (cosine), without the item itself.

@@ -2,67 +2,83 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-import numpy as np
 import torch
 
 from recsys.schema import Batch
+from recsys.training.anomaly import Diverged, Watch, roll_back
 from recsys.training.checkpoint import Log, restore, save
 from recsys.training.cursor import Cursor
 from recsys.training.ingest import Ingest
 from recsys.training.job import TrainJob
-from recsys.training.progress import log_epoch, log_step
+from recsys.training.progress import Journal
 from recsys.training.run import Run, start_run
-from recsys.training.step import score, training_loss
+from recsys.training.step import mean_over_ranks, score_parts, split, training_loss
 from recsys.training.validate import validate
-
-LOG_EVERY = 10
-"""Steps between two rows of the log."""
 
 
 def train_loop(settings: dict[str, Any]) -> None:
-    """Train, from the run's last checkpoint if there is one; a checkpoint after every epoch."""
+    """Train, from the run's last checkpoint if there is one; back to it when the loss goes bad."""
     job = TrainJob.model_validate(settings)
     run = start_run(job)
     cursor, log = restore(run.engine)
-    with Ingest(run.batches.epochs(cursor, job.training.epochs)) as ingest:
-        while cursor.epoch < job.training.epochs:
-            cursor = train_epoch(run, ingest, cursor, log)
+    while cursor.epoch < job.training.epochs:
+        try:
+            cursor = train_from(run, cursor, log)
+        except Diverged as why:
+            cursor, log = roll_back(run, log, why)
+
+
+def train_from(run: Run, cursor: Cursor, log: Log) -> Cursor:
+    """The epochs that are left; a checkpoint after each.
+
+    Raises:
+        Diverged: the loss went bad, and no step since the last checkpoint is to be kept.
+    """
+    epochs = run.job.training.epochs
+    watch = Watch(run.job.training)
+    with Ingest(run.batches.epochs(cursor, epochs)) as ingest, Journal(run, cursor, log) as journal:
+        while cursor.epoch < epochs:
+            cursor = train_epoch(run, ingest, cursor, watch, journal)
             metrics = validate(run)
-            log_epoch(run, log, cursor, metrics)
+            watch.judge(cursor.step, metrics)
+            journal.epoch(cursor, metrics)
             save(run.engine, cursor, log, metrics)
+    return cursor
 
 
-def train_epoch(run: Run, ingest: Ingest, cursor: Cursor, log: Log) -> Cursor:
+def train_epoch(run: Run, ingest: Ingest, cursor: Cursor, watch: Watch, journal: Journal) -> Cursor:
     """The steps that are left of an epoch; returns the cursor at the start of the next."""
-    started, first = time.perf_counter(), cursor.step
     every = run.job.training.checkpoint_every
+    journal.start(cursor)
     for ready in ingest.epoch():
-        loss = train_step(run, ready.batch, cursor)
+        journal.lap("data")
+        loss = train_step(run, ready.batch, cursor.step, watch, journal)
+        watch.saw(cursor.step, loss, run.engine.was_step_applied())
         cursor = cursor.after(ready.num_windows)
-        if cursor.step % LOG_EVERY == 0:
-            speed = (cursor.step - first) / (time.perf_counter() - started)
-            log_step(run, log, cursor, loss, speed, ingest.wait_share())
-        if every and cursor.step % every == 0:
-            save(run.engine, cursor, log, {})
+        journal.step(cursor, loss, watch.num_bad)
+        if every and cursor.step % every == 0 and watch.trusts:
+            save(run.engine, cursor, journal.log, {})
+            journal.lap("checkpoint")
     return cursor.next_epoch()
 
 
-def train_step(run: Run, batch: Batch, cursor: Cursor) -> float:
-    """One step on this rank's share of a global batch; returns the rank's loss."""
+def train_step(run: Run, batch: Batch, step: int, watch: Watch, journal: Journal) -> torch.Tensor:
+    """One step on this rank's share of a global batch; returns all ranks' loss, on the device."""
     # Dropout and negatives follow from the step alone, so that a resumed run repeats them.
-    torch.manual_seed(run.seed(cursor.step))
+    torch.manual_seed(run.seed(step))
     run.engine.train()
-    scored = score(run, batch, cursor.step)
-    loss = training_loss(run, scored)
-    # The mean over this batch, weighed by its targets: one among few counts no more than others.
-    run.engine.backward(loss * (len(scored.targets_P) / run.targets_a_step))
-    run.engine.step()
-    value = loss.item()
-    if not np.isfinite(value):
-        raise FloatingPointError(
-            f"loss is {value} at step {cursor.step}: lower training.learning_rate, or use fp32"
-        )
-    return value
+    losses, weights = [], []
+    for scored in score_parts(run, split(batch, run.job.training.accumulation), step):
+        journal.encoded(scored)
+        loss = training_loss(run, scored)
+        losses.append(loss.detach())
+        weights.append(scored.weight)
+        mean = mean_over_ranks(losses, weights)
+        journal.lap("loss")
+        run.engine.backward(loss * scored.share * watch.guard(mean), scale_wrt_gas=False)
+        journal.lap("backward")
+        run.engine.step()
+        journal.lap("optimizer")
+    return mean

@@ -7,7 +7,6 @@ Beside its log the artifact holds the folder `backbone/` in Hugging Face's own f
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +29,11 @@ from recsys.pretrained import backbone_digest
 from recsys.training.checkpoint import Log, restore, save
 from recsys.training.cursor import Cursor
 from recsys.training.examples import Examples, make_examples
+from recsys.training.lease import hold
 from recsys.training.objectives import make_objective, mask_tokens, next_tokens
+from recsys.training.resume import NOT_IN_NAME, read_best
 from recsys.training.workers import run_workers
-from recsys.training.zero import consolidated_state, start_engine
+from recsys.training.zero import start_engine
 
 LOG_EVERY = 10
 """Steps between two rows of the log."""
@@ -66,19 +67,18 @@ def pretrain(
             f"{dataset.uri} gives {len(examples.pairs)} examples: "
             f"pretraining.global_batch_size {config.global_batch_size} must not be larger"
         )
-    run_uri, name = f"{str(output).rstrip('/')}-run", _run_name(model, config, dataset)
-    job = PretrainJob(model=model, config=config, examples=f"{run_uri}/{name}-examples")
-    examples.write(job.examples)
-    kept = ray.train.CheckpointConfig(num_to_keep=1)
-    settings = job.model_dump(mode="json")
-    checkpoint = run_workers(pretrain_loop, settings, config, run_uri, name, kept).checkpoint
-    assert checkpoint is not None
+    run = f"{str(output).rstrip('/')}-run/{_run_name(model, config, dataset)}"
+    job = PretrainJob(model=model, config=config, examples=f"{run}-examples")
     facts = {
         "num_texts": len(examples.token_ids),
         "num_examples": len(examples.pairs),
         "new_head": new_head,
     }
-    return _publish(job, dataset, checkpoint, output, facts)
+    with hold(run) as lease:
+        examples.write(job.examples)
+        settings = job.model_dump(mode="json")
+        run_workers(pretrain_loop, settings, engine_settings(config), run, lease)
+        return _publish(job, dataset, run, output, facts)
 
 
 def _check_tokens(model: ModelConfig, dataset: Artifact) -> None:
@@ -91,7 +91,7 @@ def _check_tokens(model: ModelConfig, dataset: Artifact) -> None:
 
 
 def _run_name(model: ModelConfig, config: PretrainingConfig, dataset: Artifact) -> str:
-    told = [model.backbone, model.pooling, config.model_dump_json()]
+    told = [model.backbone, model.pooling, config.model_dump_json(exclude=NOT_IN_NAME)]
     told += pretrain_parents(model, dataset).values()
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
@@ -99,14 +99,11 @@ def _run_name(model: ModelConfig, config: PretrainingConfig, dataset: Artifact) 
 def _publish(
     job: PretrainJob,
     dataset: Artifact,
-    checkpoint: ray.train.Checkpoint,
+    run: str,
     output: str,
     facts: dict[str, Any],
 ) -> Artifact:
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint.to_directory(folder)
-        state = consolidated_state(Path(folder))
-        log = json.loads((Path(folder) / LOG).read_text())
+    state, log = read_best(run, None)
     objective, _ = make_objective(job.model, job.config)
     objective.load_state_dict(state)
     writer = ArtifactWriter(output, "backbone")

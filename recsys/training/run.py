@@ -26,6 +26,7 @@ from recsys.training.job import (
     read_train_counts,
     read_validation,
 )
+from recsys.training.speed import Costs, model_costs
 from recsys.training.values import read_value_facts
 from recsys.training.zero import start_engine
 
@@ -38,6 +39,7 @@ class Run:
     rank: int
     world_size: int
     engine: Any
+    costs: Costs
     batches: RankBatches
     items: CatalogueInputs
     train_counts: torch.Tensor
@@ -60,10 +62,14 @@ class Run:
 
 
 def start_run(job: TrainJob) -> Run:
-    """Build the model and the engine, and open the data."""
+    """What this Ray Train worker holds."""
     context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
+    return make_run(job, context.get_world_rank(), context.get_world_size(), device)
+
+
+def make_run(job: TrainJob, rank: int, world_size: int, device: torch.device) -> Run:
+    """Build the model and the engine, and open the data; a process group must be there."""
     if device.type == "cpu":
         torch.set_num_threads(1)  # one worker a core; more threads would share it
     dataset = open_artifact(job.dataset, "dataset", check=False)
@@ -73,7 +79,9 @@ def start_run(job: TrainJob) -> Run:
     total_steps = job.training.epochs * windows.steps(job.training.global_batch_size)
     torch.manual_seed(job.training.seed)
     train_counts = read_train_counts(dataset)
-    engine = start_engine(_build(job, dataset, train_counts), job.training, total_steps)
+    model = _build(job, dataset, train_counts)
+    costs = model_costs(model, job.model)
+    engine = start_engine(model, job.training, total_steps)
     dtype = torch.bfloat16 if job.training.precision == "bf16" else torch.float32
     items = CatalogueInputs(job, dataset, device, dtype)
     return Run(
@@ -81,6 +89,7 @@ def start_run(job: TrainJob) -> Run:
         rank=rank,
         world_size=world_size,
         engine=engine,
+        costs=costs,
         batches=RankBatches(
             windows=windows,
             batch_size=job.training.global_batch_size,

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from pathlib import Path
 
-import ray.train
 import torch
 from safetensors.torch import load, save
 
@@ -31,9 +28,10 @@ from recsys.models.warm_start import read_whitening
 from recsys.pretrained import backbone_digest
 from recsys.storage import has_file, read_bytes
 from recsys.training.job import TEXT_VECTORS, TrainJob, check_training
+from recsys.training.lease import hold
 from recsys.training.loop import train_loop
+from recsys.training.resume import NOT_IN_NAME, read_best
 from recsys.training.workers import run_workers
-from recsys.training.zero import consolidated_state
 
 SCORE = "valid_ndcg@10"
 """The best epoch by this becomes the checkpoint artifact."""
@@ -43,22 +41,22 @@ def train(model: ModelConfig, training: TrainingConfig, dataset: Artifact, outpu
     """Train on a dataset and write a `checkpoint` artifact.
 
     Shards for resume stay in `<output>-run`, in a folder named by config and dataset: the same
-    call goes on where an interrupted one stopped.
+    call goes on where an interrupted one stopped, also with another number of workers.
 
     Raises:
         ValueError: an option does not fit the dataset or the model.
+        LeaseError: another trainer is at work on the same run.
+        ShardError: no checkpoint of the run is good.
     """
     start = open_artifact(training.start_from, "checkpoint") if training.start_from else None
     check_training(model, training, dataset, start)
     run_uri = f"{str(output).rstrip('/')}-run"
     parents = training_parents(model, training, dataset)
     job = _make_job(model, training, dataset, start, run_uri)
-    kept = ray.train.CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=SCORE)
-    name, settings = _run_name(model, training, parents), job.model_dump(mode="json")
-    result = run_workers(train_loop, settings, training, run_uri, name, kept)
-    found = result.best_checkpoints or []
-    best, _ = max(found, key=lambda pair: pair[1].get(SCORE, float("-inf")))
-    return _publish(job, dataset, parents, best, output)
+    run, settings = f"{run_uri}/{_run_name(model, training, parents)}", job.model_dump(mode="json")
+    with hold(run) as lease:
+        run_workers(train_loop, settings, training, run, lease, SCORE)
+        return _publish(job, dataset, parents, run, output)
 
 
 def training_parents(
@@ -74,7 +72,8 @@ def training_parents(
 
 
 def _run_name(model: ModelConfig, training: TrainingConfig, parents: dict[str, str]) -> str:
-    told = [model.model_dump_json(), training.model_dump_json(), *parents.values()]
+    told = [model.model_dump_json(), training.model_dump_json(exclude=NOT_IN_NAME)]
+    told += parents.values()
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
@@ -140,17 +139,14 @@ def _publish(
     job: TrainJob,
     dataset: Artifact,
     parents: dict[str, str],
-    checkpoint: ray.train.Checkpoint,
+    run: str,
     output: str,
 ) -> Artifact:
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint.to_directory(folder)
-        state = consolidated_state(Path(folder))
-        log = json.loads((Path(folder) / LOG).read_text())
+    state, steps = read_best(run, SCORE)
     writer = ArtifactWriter(output, "checkpoint")
     save_model(_trained(job, state), writer, load_tokenizer(job.model.backbone))
     writer.add_table(ITEMS, dataset.read_table("items.parquet", [schema.ITEM_ID]))
-    writer.add_json(LOG, log)
+    writer.add_json(LOG, steps)
     config = {"model": job.model, "training": job.training}
     return writer.publish(
         {name: section.model_dump(mode="json") for name, section in config.items()},

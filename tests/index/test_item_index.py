@@ -134,6 +134,24 @@ def test_a_removed_item_is_never_found_and_keeps_its_vector(precision: Precision
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("left", [0, 1, 2, 30])
+def test_queries_with_and_without_a_filter_share_a_search(left: int, precision: Precision) -> None:
+    """Of 60 items up to 3 are picked out; the filter holds the more of them the greater `left`."""
+    numbers = torch.randn(60, 8, generator=torch.Generator().manual_seed(5))
+    vectors = torch.nn.functional.normalize(numbers)
+    index = make_index(vectors, precision, removed_N=torch.arange(60) == 59)
+    mask = torch.arange(60) >= 60 - left
+    scores, items = index.search(vectors[:3], 5, [[], [], [58]], [mask, None, mask])
+    found = [row[score > -torch.inf].tolist() for row, score in zip(items, scores, strict=True)]
+    assert scores.shape == (3, 5)
+    assert len(found[0]) == min(5, max(0, left - 1))
+    assert len(found[2]) == min(5, max(0, left - 2))
+    assert mask[found[0] + found[2]].all()
+    assert not {58, 59} & set(found[2])
+    assert found[1][0] == 1
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_equal_items_in_plenty_keep_their_order_through_both_passes(precision: Precision) -> None:
     """More equal items than the first pass keeps candidates."""
     vectors = torch.randn(1, 8, generator=torch.Generator().manual_seed(0)).repeat(40, 1)
@@ -181,7 +199,7 @@ def test_the_second_pass_mends_what_rounding_the_query_did(monkeypatch):
     queries = torch.randn(50, 16, generator=generator)
     stored = Int8Vectors.of_floats(vectors)
     best = (queries @ vectors.T).argmax(dim=1)
-    first = stored.first_scores(queries).argmax(dim=1)
+    first = stored.first_scores(queries)(0, 200).argmax(dim=1)
     _, items = QuantisedIndex(stored).search(queries, 1, [[]] * 50)
     assert (first != best).any()
     assert torch.equal(items[:, 0], best)

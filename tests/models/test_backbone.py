@@ -1,5 +1,7 @@
+from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from recsys.models.backbone import (
     fit_whitening,
     load_text_encoder,
     merge_lora,
+    pack_tokens,
     pad_tokens,
     pool,
 )
@@ -42,6 +45,51 @@ class TestPadTokens:
         tokens = pad_tokens([[], []])
         assert tokens.ids.shape == (2, 1)
         assert tokens.mask.tolist() == [[0], [0]]
+
+
+texts = st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=1, max_size=12)
+
+
+def slots_of(lengths: list[int], cuts: tuple[int, ...]) -> int:
+    """Of groups of texts, longest first, cut at these places."""
+    bounds = pairwise((0, *cuts, len(lengths)))
+    return sum(lengths[start] * (end - start) for start, end in bounds if start < end)
+
+
+class TestPackTokens:
+    def test_by_hand(self):
+        packed = pack_tokens([[5], [6, 7, 8], [], [9, 4, 3]], num_groups=2)
+        assert [group.ids.tolist() for group in packed.groups] == [
+            [[6, 7, 8], [9, 4, 3]],
+            [[5], [0]],
+        ]
+        assert packed.groups[1].mask.tolist() == [[1], [0]]
+        assert packed.places.tolist() == [2, 0, 3, 1]
+
+    @settings(max_examples=60, deadline=None)
+    @given(rows=texts, num_groups=st.integers(1, 5))
+    def test_every_text_is_there_and_the_groups_are_as_many_as_asked_for(self, rows, num_groups):
+        packed = pack_tokens(rows, num_groups)
+        assert len(packed.groups) == num_groups
+        assert all(len(group.ids) for group in packed.groups)
+        found = [
+            ids[mask == 1].tolist()
+            for group in packed.groups
+            for ids, mask in zip(group.ids, group.mask, strict=True)
+        ]
+        assert [found[place] for place in packed.places.tolist()] == rows
+
+    @settings(max_examples=60, deadline=None)
+    @given(rows=texts, num_groups=st.integers(1, 4))
+    def test_no_other_cuts_take_fewer_slots(self, rows, num_groups):
+        lengths = sorted((max(1, len(row)) for row in rows), reverse=True)
+        ways = combinations_with_replacement(range(len(rows) + 1), num_groups - 1)
+        fewest = min(slots_of(lengths, cuts) for cuts in ways)
+        packed = pack_tokens(rows, num_groups)
+        used = set(packed.places.tolist())
+        starts = np.cumsum([0, *(len(group.ids) for group in packed.groups)])
+        real = [g for g, start in zip(packed.groups, starts, strict=False) if int(start) in used]
+        assert sum(group.ids.numel() for group in real) == fewest
 
 
 class TestPool:
@@ -140,6 +188,31 @@ class TestTextEncoder:
         assert together.shape == (3, encoder.size) == (3, 16)
         for row, text in enumerate(TEXTS):
             torch.testing.assert_close(together[row], encode(encoder, [text])[0], atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize("num_groups", [1, 2, 8])
+    @pytest.mark.parametrize("pooling", ["mean", "last"])
+    def test_packed_texts_have_the_vectors_and_gradients_of_padded_ones(
+        self, tiny_backbone, pooling, num_groups
+    ):
+        rows = [*TEXTS, [], [2, 3], TEXTS[1]]
+        found = []
+        for tokens in (pad_tokens(rows), pack_tokens(rows, num_groups)):
+            encoder = load_text_encoder(config(tiny_backbone, pooling=pooling)).eval()
+            vectors = encoder(tokens)
+            (vectors * torch.arange(len(rows))[:, None]).square().sum().backward()
+            grads = {n: p.grad for n, p in encoder.named_parameters() if p.grad is not None}
+            found.append((vectors.detach(), grads))
+        (padded, expected), (packed, grads) = found
+        torch.testing.assert_close(packed, padded, atol=1e-5, rtol=0)
+        assert grads.keys() == expected.keys()
+        assert any(grad.abs().max() > 1e-2 for grad in grads.values())
+        for name, grad in grads.items():
+            torch.testing.assert_close(grad, expected[name], atol=1e-4, rtol=1e-4)
+
+    def test_a_text_alone_is_packed_beside_copies_that_count_for_nothing(self, tiny_backbone):
+        encoder = load_text_encoder(config(tiny_backbone)).eval()
+        found = encoder(pack_tokens([TEXTS[0]]))
+        torch.testing.assert_close(found, encoder(pad_tokens([TEXTS[0]])))
 
     @pytest.mark.parametrize("pooling", ["mean", "last"])
     def test_pooling_is_the_one_asked_for(self, tiny_backbone, pooling):

@@ -103,6 +103,16 @@ class LargestLogits(TorchDispatchMode):
         return out
 
 
+class CountedProducts(TorchDispatchMode):
+    """How many products of matrices were computed."""
+
+    products = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.products += "mm" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
 class TestChunks:
     @pytest.mark.parametrize("chunk", [1, 2, 3, 6, 7, 100])
     @pytest.mark.parametrize("own", [None, OWN])
@@ -117,6 +127,21 @@ class TestChunks:
         with LargestLogits(width=9) as chunked:
             losses_and_gradients(chunk=5)
         assert (whole.rows, chunked.rows) == (7, 5)
+
+    def test_gradients_grow_with_what_the_loss_is_multiplied_by(self):
+        users, items = random_vectors(7, seed=7), random_vectors(9, seed=9).requires_grad_()
+        targets = torch.tensor([0, 8, 3, 3, 1, 5, 2])
+        (once,) = torch.autograd.grad(softmax_loss(users, items, targets, 0.1, chunk=2), items)
+        loss = 3 * softmax_loss(users, items, targets, 0.1, chunk=2) + items.sum()
+        torch.testing.assert_close(torch.autograd.grad(loss, items)[0], 3 * once + 1)
+
+    def test_without_gradients_none_are_made(self):
+        with torch.no_grad(), CountedProducts() as counted:
+            loss = softmax_loss(
+                random_vectors(7, seed=7), random_vectors(9, seed=9), torch.arange(7), 0.1, chunk=2
+            )
+        assert loss > 0
+        assert counted.products == 4  # the scores of each chunk, and nothing behind them
 
     def test_no_positions_give_zero(self):
         users, items = torch.zeros(0, 8, requires_grad=True), random_vectors(3, seed=4)

@@ -16,6 +16,7 @@ from recsys.serving.experiment_file import ExperimentFile
 from recsys.serving.http import build_http
 from recsys.serving.models import Models
 from recsys.serving.service import RecommenderService
+from recsys.serving.tracing import Traces
 from recsys.serving.user_memory import UserMemory
 from recsys.store.feedback import FeedbackLog
 from recsys.store.open import open_store
@@ -33,14 +34,17 @@ def alone(answer: Callable[[Sequence[Any]], list[Any]], _: ServeArgs) -> Callabl
     return one
 
 
-def make_service(args: ServeArgs, models: Models) -> RecommenderService:
+def make_service(
+    args: ServeArgs, models: Models, traces: Traces | None = None
+) -> RecommenderService:
     """A service that remembers what its config says."""
     memory = UserMemory(
         open_store(args.store) if args.store else None,
         FeedbackLog(args.feedback) if args.feedback else None,
         args.max_request_history,
     )
-    return RecommenderService(args, models, memory, ExperimentFile(args.experiments), alone)
+    experiments = ExperimentFile(args.experiments)
+    return RecommenderService(args, models, memory, experiments, alone, traces)
 
 
 @pytest.fixture(scope="session")

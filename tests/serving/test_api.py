@@ -14,6 +14,8 @@ from recsys.serving.api.requests import (
     SimilarItemsRequest,
 )
 from recsys.serving.api.responses import RecommendResponse
+from recsys.serving.queries import events_of
+from recsys.serving.queries import query_of as to_engine
 
 NOW = 1_700_000_000
 
@@ -25,8 +27,9 @@ def parse(**body) -> RecommendRequest:
 
 def query_of(request: RecommendRequest) -> Query:
     """The engine's query for the history that was sent."""
-    assert request.events is not None
-    return request.query(request.events)
+    events = events_of(request)
+    assert events is not None
+    return to_engine(request, events)
 
 
 def faults(model, body: dict) -> set[tuple]:

@@ -21,7 +21,6 @@ from recsys.data.augment import Augmenter
 from recsys.data.collate import collate_windows, histories_of
 from recsys.models.losses import softmax_loss
 from recsys.schema import NO_TARGET, Batch, History
-from recsys.training import ingest as ingest_module
 from recsys.training.cursor import Cursor, TrainWindows
 from recsys.training.ingest import Ingest, RankBatches, Ready
 from recsys.training.job import check_training, nearest_items, read_event_weights
@@ -127,12 +126,12 @@ class TestRankBatches:
             for r in range(world_size)
         ]
         rest = alone[done + epoch :]
-        assert {len(found) for found in ranks} == {len(rest)}
-        for place, whole in enumerate(rest):
-            for rank, found in enumerate(ranks):
-                expected = None if whole is None else whole[rank::world_size]
-                if expected != []:
-                    assert found[place] == expected
+        for whole, *shares in zip(rest, *ranks, strict=True):
+            if whole is None:
+                assert shares == [None] * world_size
+            else:
+                learned = [row for share in shares for row in share if set(row[-1]) != {NO_TARGET}]
+                assert sorted(learned) == sorted(whole)
 
     def test_a_rank_without_windows_takes_part_without_targets(self, dataset):
         last = list(batches_of(dataset, 7, rank=2, world_size=3).epochs(Cursor(), 1))[-2]
@@ -258,38 +257,24 @@ class TestIngest:
             train()
         assert ingest_threads() == []
 
-    def test_the_wait_share_is_the_time_waited_over_all_time_since_last_asked(self, monkeypatch):
-        """A clock of its own: a batch takes 3 s to come, a step 1 s, validation 50 s."""
-        clock = _Clock()
-        monkeypatch.setattr(ingest_module.time, "perf_counter", lambda: clock.now)
-        monkeypatch.setattr(ingest_module, "ThreadPoolExecutor", _PoolThatWorksWhenAsked)
-        ingest = Ingest(numbers(4, lambda _: clock.pass_by(3)), ahead=1)
-        for epoch in range(2):
-            for place, _ in enumerate(ingest.epoch()):
-                clock.pass_by(1)
-                if place == 1:
-                    assert ingest.wait_share() == pytest.approx(6 / 8)
-                if place == 3:
-                    clock.pass_by(4)
-                    assert ingest.wait_share() == pytest.approx(6 / 12), epoch
-            clock.pass_by(50)
+    def test_a_batch_that_does_not_come_is_told_of_and_not_waited_for(self):
+        hangs = threading.Event()
+        with (
+            pytest.raises(TimeoutError, match=r"no batch came in 0\.05 s"),
+            Ingest(numbers(4, lambda _: hangs.wait(TIMEOUT_S)), timeout_s=0.05) as ingest,
+        ):
+            next(ingest.epoch())
+        hangs.set()
 
+    def test_a_timeout_of_the_storage_is_raised_as_it_is(self):
+        def fails(_: int) -> None:
+            raise TimeoutError("the storage said so")
 
-class _Clock:
-    now = 100.0
-
-    def pass_by(self, seconds: float) -> None:
-        self.now += seconds
-
-
-class _PoolThatWorksWhenAsked:
-    """An executor that does the work when its result is asked for, so that all of it is waiting."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def submit(self, work: Callable[..., Any], *told: object) -> Any:
-        return type("Task", (), {"result": lambda _: work(*told)})()
+        with (
+            pytest.raises(TimeoutError, match="the storage said so"),
+            Ingest(numbers(4, fails)) as ingest,
+        ):
+            next(ingest.epoch())
 
 
 class TestEventWeights:

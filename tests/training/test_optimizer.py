@@ -190,22 +190,38 @@ class TestLearningRate:
         assert learning_rate_factor(0, 50, 0.0) == 1.0
 
 
-class TestDeepspeedConfig:
-    @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-    @pytest.mark.parametrize(("precision", "half"), [("bf16", True), ("fp32", False)])
-    def test_stage_and_precision(self, stage, precision, half):
-        told = TRAINING.model_copy(update={"zero_stage": stage, "precision": precision})
-        config = deepspeed_config(told)
-        assert config["zero_optimization"]["stage"] == stage
-        assert config["bf16"]["enabled"] is half
+def training_of(**told: object) -> TrainingConfig:
+    return TrainingConfig.model_validate({"num_workers": 2, "global_batch_size": 24, **told})
 
-    @pytest.mark.parametrize(("workers", "size"), [(1, 24), (2, 24), (3, 24), (24, 24), (2, 128)])
-    def test_micro_batches_of_all_workers_are_the_global_batch(self, workers, size):
-        told = TrainingConfig(num_workers=workers, global_batch_size=size)
+
+class TestDeepspeedConfig:
+    @pytest.mark.parametrize("stage", [1, 2, 3])
+    @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+    def test_stage_and_precision(self, stage, precision):
+        told = training_of(zero_stage=stage, precision=precision, use_gpu=True)
+        config = deepspeed_config(told)
+        assert config["zero_optimization"] == {"stage": stage}
+        enabled = {name: config.get(name) for name in ("bf16", "fp16")}
+        asked = {name: {"enabled": True} if name == precision else None for name in enabled}
+        assert enabled == asked
+        assert "data_types" not in config
+
+    @pytest.mark.parametrize(
+        ("workers", "parts", "size"),
+        [(1, 1, 24), (2, 1, 24), (3, 4, 24), (24, 1, 24), (2, 12, 24), (2, 1, 128)],
+    )
+    def test_parts_of_all_workers_are_the_global_batch(self, workers, parts, size):
+        told = training_of(num_workers=workers, global_batch_size=size, accumulation=parts)
         config = deepspeed_config(told)
         micro = config["train_micro_batch_size_per_gpu"]
         assert config["train_batch_size"] == size
-        assert micro * workers * config["gradient_accumulation_steps"] == size
+        assert config["gradient_accumulation_steps"] == parts
+        assert micro * workers * parts == size
+
+    def test_parts_add_up_in_fp32_where_numbers_are_half(self):
+        half = deepspeed_config(training_of(accumulation=3))
+        assert half["data_types"] == {"grad_accum_dtype": "fp32"}
+        assert "data_types" not in deepspeed_config(training_of(accumulation=3, precision="fp32"))
 
     def test_rate_and_clipping(self):
         config = deepspeed_config(TRAINING)
@@ -217,3 +233,62 @@ class TestDeepspeedConfig:
     def test_the_fused_optimizer_only_on_a_gpu(self, use_gpu):
         told = TRAINING.model_copy(update={"use_gpu": use_gpu})
         assert deepspeed_config(told)["optimizer"]["params"]["torch_adam"] is not use_gpu
+
+    def test_what_is_offloaded_goes_to_the_host(self):
+        told = training_of(
+            use_gpu=True, zero_stage=3, offload_optimizer="cpu", offload_parameters="cpu"
+        )
+        assert deepspeed_config(told)["zero_optimization"] == {
+            "stage": 3,
+            "offload_optimizer": {"device": "cpu"},
+            "offload_param": {"device": "cpu"},
+        }
+
+
+class TestRefusals:
+    """Combinations that DeepSpeed would take and do badly, or refuse on a GPU that waits."""
+
+    @pytest.mark.parametrize(
+        ("told", "named"),
+        [
+            ({"accumulation": 5}, ("global_batch_size 24", "num_workers 2", "accumulation 5")),
+            ({"precision": "fp16"}, ("'fp16'", "use_gpu", "'bf16'")),
+            ({"zero_stage": 0}, ("'bf16'", "zero_stage 0", "1, 2 or 3")),
+            (
+                {"zero_stage": 1, "accumulation": 2},
+                ("accumulation 2", "zero_stage 1", "to 2 or 3"),
+            ),
+            ({"offload_optimizer": "cpu"}, ("offload_optimizer 'cpu'", "use_gpu", "'none'")),
+            (
+                {"use_gpu": True, "offload_parameters": "cpu"},
+                ("offload_parameters 'cpu'", "at least 3", "is 2"),
+            ),
+            (
+                {
+                    "use_gpu": True,
+                    "zero_stage": 0,
+                    "precision": "fp32",
+                    "offload_optimizer": "cpu",
+                },
+                ("offload_optimizer 'cpu'", "at least 1", "is 0"),
+            ),
+            ({"offload_optimizer": "nvme"}, ("offload_optimizer", "'none' or 'cpu'")),
+        ],
+    )
+    def test_the_message_says_what_was_given_and_what_to_do(self, told, named):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            training_of(**told)
+        assert [part for part in named if part not in str(caught.value)] == []
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"zero_stage": 0, "precision": "fp32", "accumulation": 4},
+            {"zero_stage": 1, "precision": "fp32", "accumulation": 4},
+            {"zero_stage": 1, "use_gpu": True, "offload_optimizer": "cpu"},
+            {"zero_stage": 3, "use_gpu": True, "offload_parameters": "cpu"},
+            {"zero_stage": 3, "use_gpu": True, "precision": "fp16", "accumulation": 4},
+        ],
+    )
+    def test_what_fits_together_is_taken(self, told):
+        assert training_of(**told).micro_batch_size * 2 * told.get("accumulation", 1) == 24

@@ -6,10 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recsys.engine.filters import Filter
 from recsys.engine.query.understanding import QueryUnderstanding
-from recsys.engine.recommender import Event, Query
-from recsys.engine.shop_search import ShopQuery
 
 MAX_ID_LENGTH = 512
 MAX_TIMESTAMP = 100_000_000_000
@@ -47,10 +44,6 @@ class ItemFilter(RequestModel):
     maximum: float | None = None
     negated: bool = Field(default=False, description="Every item but those.")
 
-    def filter(self) -> Filter:
-        """The filter in the engine's words."""
-        return Filter(self.column, tuple(self.values), self.minimum, self.maximum, self.negated)
-
 
 class PersonalRequest(RequestModel):
     """Whom to answer: a user whose history the service remembers, or one sent along."""
@@ -65,19 +58,13 @@ class PersonalRequest(RequestModel):
         default={}, description="Such as country or device; decides which popular items are meant."
     )
 
-    @property
-    def events(self) -> list[Event] | None:
-        """The history that was sent, in the engine's words; None where none was."""
-        if self.history is None:
-            return None
-        return [
-            Event(e) if isinstance(e, str) else Event(e.item_id, e.timestamp, e.event)
-            for e in self.history
-        ]
-
 
 class RecommendRequest(PersonalRequest):
     """Ask for items for a user."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["user_id"]}, {"required": ["history"]}]}
+    )
 
     top_k: TopK = Field(default=10, description="How many items.")
     exclude: list[ItemId] = Field(default=[], description="Ids never to return.")
@@ -96,21 +83,15 @@ class RecommendRequest(PersonalRequest):
             raise ValueError("send 'user_id', or 'history', which may be empty")
         return self
 
-    def query(self, history: list[Event]) -> Query:
-        """The request in the engine's words, for a history sent or remembered."""
-        return Query(
-            history,
-            self.top_k,
-            tuple(self.exclude),
-            filters=tuple(f.filter() for f in self.filters),
-            diversity=self.diversity,
-            max_per_category=self.max_per_category,
-            context=self.context,
-        )
-
 
 class RankRequest(PersonalRequest):
     """Ask for the order of given items for a user, or for a search, or for both."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": [name]} for name in ("user_id", "history", "text")]
+        }
+    )
 
     item_ids: list[ItemId] = Field(min_length=1, description="The candidates.")
     text: str | None = Field(
@@ -182,16 +163,3 @@ class SearchRequest(PersonalRequest):
     facets: list[Name] = Field(
         default=[], description="Columns whose values are to be counted among what is found."
     )
-
-    def query(self, history: list[Event], personal: float) -> ShopQuery:
-        """The request in the engine's words."""
-        return ShopQuery(
-            self.text,
-            history,
-            self.top_k,
-            personal,
-            tuple(f.filter() for f in self.filters),
-            self.query_understanding,
-            self.use_understanding,
-            tuple(self.facets),
-        )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
 from recsys.engine.query.understanding import QueryUnderstanding
-from recsys.engine.shop_search import ShopAnswer
-from recsys.schema import Answer, Explanation
+
+if TYPE_CHECKING:  # a client reads answers, and needs no engine
+    from recsys.engine.shop_search import ShopAnswer
+    from recsys.schema import Answer, Explanation
 
 
 class Cause(BaseModel):

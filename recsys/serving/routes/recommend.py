@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter, Request
+from starlette.datastructures import State
 
 from recsys.engine.recommender import Query
 from recsys.serving.api.requests import BatchRequest, RankRequest, RecommendRequest
 from recsys.serving.api.responses import BatchResponse, RecommendResponse
 from recsys.serving.asking import Asking
+from recsys.serving.queries import query_of
 from recsys.serving.routes.limits import check_lists, check_size
 from recsys.serving.service import RecommenderService
 
@@ -22,13 +24,13 @@ def recommend_routes(service: RecommenderService) -> APIRouter:
     @router.post("/v1/recommend")
     async def recommend(request: RecommendRequest, http: Request) -> RecommendResponse:
         """Items for a user; popular ones, marked so, where no item of the history is known."""
-        return await _recommend(service, request, http.state.request_id)
+        return await _recommend(service, request, http.state)
 
     @router.post("/v1/batch")
     async def batch(request: BatchRequest, http: Request) -> BatchResponse:
         """Many requests in one; they are computed together."""
         check_size("requests", len(request.requests), args.max_batch_requests)
-        answers = (_recommend(service, one, http.state.request_id) for one in request.requests)
+        answers = (_recommend(service, one, http.state) for one in request.requests)
         return BatchResponse(answers=await asyncio.gather(*answers))
 
     @router.post("/v1/rank")
@@ -36,7 +38,7 @@ def recommend_routes(service: RecommenderService) -> APIRouter:
         """Given items, scored for a user; best first."""
         check_size("item_ids", len(request.item_ids), args.max_candidates)
         check_lists(args, history=request.history)
-        asking = await Asking.of(service, request, http.state.request_id)
+        asking = await Asking.of(service, request, http.state)
         query = Query(asking.history, context=request.context)
         answer, model = await service.rank(
             query, request.item_ids, request.text, request.personal, asking.variants
@@ -48,12 +50,12 @@ def recommend_routes(service: RecommenderService) -> APIRouter:
 
 
 async def _recommend(
-    service: RecommenderService, request: RecommendRequest, request_id: str
+    service: RecommenderService, request: RecommendRequest, state: State
 ) -> RecommendResponse:
     check_size("top_k", request.top_k, service.args.max_top_k)
     check_lists(service.args, history=request.history, exclude=request.exclude)
-    asking = await Asking.of(service, request, request_id)
-    query = request.query(asking.history)
+    asking = await Asking.of(service, request, state)
+    query = query_of(request, asking.history)
     answer, model = await service.recommend(query, asking.variants)
     why = await service.explain(model, query, answer) if request.explain else None
     return asking.response("recommend", answer, model, why)

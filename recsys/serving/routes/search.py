@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from recsys.serving.api.requests import MAX_QUERY_LENGTH, SearchRequest
 from recsys.serving.api.responses import SearchResponse, SuggestedText, SuggestResponse
 from recsys.serving.asking import Asking
+from recsys.serving.queries import shop_query_of
 from recsys.serving.routes.limits import check_lists, check_size
 from recsys.serving.service import RecommenderService
 
@@ -24,8 +25,8 @@ def search_routes(service: RecommenderService) -> APIRouter:
         """Items that fit a text; popular ones, marked so, where none does."""
         check_size("top_k", request.top_k, service.args.max_top_k)
         check_lists(service.args, history=request.history)
-        asking = await Asking.of(service, request, http.state.request_id)
-        query = request.query(asking.history, request.personal)
+        asking = await Asking.of(service, request, http.state)
+        query = shop_query_of(request, asking.history)
         answer, model = await service.search(query, asking.variants)
         return asking.search_response(answer, model)
 

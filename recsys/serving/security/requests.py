@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 import time
 import uuid
@@ -11,12 +9,11 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from recsys.serving.logs import log_access
+
 SANE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 CLIENT_GONE = 499
 """What nginx logs where nobody waited for the answer."""
-
-log = logging.getLogger("recsys.serving.access")
 
 
 class Requests:
@@ -46,29 +43,10 @@ class Requests:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            log.info(access_line(scope, status, time.perf_counter() - started))
+            log_access(scope, status, time.perf_counter() - started)
 
 
 def request_id(headers: Headers) -> str:
     """The client's id of the request, if it is sane, else a new one."""
     given = headers.get("x-request-id", "")
     return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def access_line(scope: Scope, status: int, seconds: float) -> str:
-    """What is logged of a request, as JSON.
-
-    `route` is null where no route was reached, `refused` says why a layer did not let it.
-    """
-    state = scope["state"]
-    principal = state.get("principal")
-    line = {
-        "request_id": state["request_id"],
-        "method": scope["method"] if scope["method"] in METHODS else "other",
-        "route": getattr(scope.get("route"), "path", None),
-        "status": status,
-        "ms": round(1e3 * seconds, 1),
-        "key": principal.name if principal else None,
-        "refused": state.get("refused"),
-    }
-    return json.dumps(line)

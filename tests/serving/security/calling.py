@@ -23,7 +23,7 @@ NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 SECRET_USER = "alice-7731"
 KEYS = {
     scope: f"rk_{scope}_abcdefghijklmnopqrstuvwxyz0123456789"
-    for scope in ("read", "events", "metrics", "admin")
+    for scope in ("read", "events", "admin")
 }
 KEY_FILE = KeyFile(
     keys=tuple(
@@ -55,7 +55,7 @@ class Application:
 
     def _routes(self) -> APIRouter:
         router = APIRouter()
-        wanted = ["/", "/page/{name}", "/v1/model", "/metrics", "/health/live", "/health/ready"]
+        wanted = ["/", "/page/{name}", "/v1/model", "/health/live", "/health/ready"]
         for path in [*wanted, "/v1/items/{item_id:path}"]:
             router.add_api_route(path, self._see, methods=["GET"])
         for path in ["/v1/recommend", "/v1/events"]:

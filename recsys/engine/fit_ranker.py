@@ -1,0 +1,207 @@
+"""Fits the final ranker to judged queries or to clicks, and writes it as an artifact.
+
+Every list is what the searcher finds for a text, as it would be ranked, so nothing is learned of
+items that serving would not hand over.
+
+Shapes: R rows, Q lists, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recsys.artifact import Artifact, ArtifactWriter
+from recsys.engine.search import Searcher, SearchQuery
+from recsys.index.queries import JudgedQuery, queries_digest, read_queries
+from recsys.ranker.calibration import fit_calibration
+from recsys.ranker.click_model import PositionModel
+from recsys.ranker.features import FEATURES, Candidates, ItemFacts, make_features
+from recsys.ranker.ranker import RANKED, FinalRanker
+from recsys.ranker.shown import ShownList, fit_clicks, read_shown
+from recsys.ranker.trees import Lists, fit_trees, listwise_loss
+
+KIND = "ranker"
+LEARNED_SHARE = 0.8
+"""Of the requests of a log the first are learned from, the others choose."""
+DEEPEST = 0.99
+AT_ONCE = 64
+"""Texts that the language model reads together."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A ranker, and what is told of how it was fitted."""
+
+    ranker: FinalRanker
+    facts: dict[str, Any]
+
+
+def judged_lists(
+    searcher: Searcher, facts: ItemFacts, queries: Sequence[JudgedQuery], now: float = np.nan
+) -> Lists:
+    """A list for each query that finds something; its gains sum to 1, or to 0 where nothing that
+    was found fits."""
+    parts = []
+    texts = [query.text for query in queries]
+    for query, found in zip(queries, _candidates(searcher, texts), strict=True):
+        if len(found.items):
+            gains = _gains(query, found.items)
+            parts.append((make_features(found, facts, now), gains / max(gains.sum(), 1e-12)))
+    return _joined(parts)
+
+
+def clicked_lists(
+    searcher: Searcher,
+    facts: ItemFacts,
+    shown: Sequence[ShownList],
+    model: PositionModel | None,
+    now: float = np.nan,
+) -> tuple[Lists, int]:
+    """A list for each request, of the items shown that are found now, and down to which place of
+    the search they reach.
+
+    A click's gain is what the click model makes of its place, 1 without a model. Of the places at
+    which the search now has what was shown, `DEEPEST` are within the depth.
+    """
+    texts = list(dict.fromkeys(request.query for request in shown))
+    found = dict(zip(texts, _candidates(searcher, texts), strict=True))
+    made = {text: make_features(one, facts, now) for text, one in found.items()}
+    rows = {text: _row_of(one) for text, one in found.items()}
+    parts, reached = [], [0]
+    for request in shown:
+        row_of = rows[request.query]
+        kept = np.array([item in row_of for item in request.items.tolist()])
+        if kept.any():
+            at = [row_of[item] for item in request.items[kept].tolist()]
+            gains = request.clicked[kept].astype(np.float64)
+            weights = 1.0 if model is None else model.weights(request.places[kept])
+            parts.append((made[request.query][at], gains * weights))
+            reached += at
+    return _joined(parts), 1 + int(np.quantile(reached, DEEPEST))
+
+
+def fit_ranker(
+    train: Lists,
+    valid: Lists,
+    added_column: str = "",
+    seed: int = 0,
+    num_threads: int = 1,
+    depth: int = RANKED,
+) -> Fitted:
+    """The ranker with the least loss on `valid`, which also tells what its scores mean.
+
+    Of judged queries a probability is that the item fits, of clicks that it is clicked at the first
+    place. The first `depth` candidates are to be ranked.
+
+    Raises:
+        ValueError: there is nothing to learn from or to choose by.
+    """
+    trees = fit_trees(train, valid, FEATURES, seed, num_threads)
+    scores = trees.scores(valid.features)
+    fits = np.where(valid.gains > 0, np.maximum(valid.gains, 1.0), 0.0)
+    ranker = FinalRanker(trees, fit_calibration(scores, fits), added_column, depth)
+    told = {
+        "train_lists": len(train.sizes),
+        "valid_lists": len(valid.sizes),
+        "depth": depth,
+        "trees": trees.num_trees,
+        "valid_loss": listwise_loss(scores, valid),
+        "features": {n: round(share, 4) for n, share in trees.gain_of().items() if share},
+    }
+    return Fitted(ranker, told)
+
+
+@dataclass(frozen=True)
+class RankerSettings:
+    """What is learned from: a file of judged `queries` or a log of what was `shown`; see
+    `recsys.index.queries` and `recsys.ranker.shown`.
+
+    Raises:
+        ValueError: neither is given, or both are.
+    """
+
+    queries: str = ""
+    shown: str = ""
+    added_column: str = ""
+    seed: int = 0
+    num_threads: int = 1
+
+    def __post_init__(self) -> None:
+        if bool(self.queries) == bool(self.shown):
+            raise ValueError("give --queries, judged queries, or --shown, a log: one of them")
+
+
+def fit_ranker_artifact(
+    settings: RankerSettings,
+    dataset: Artifact,
+    checkpoint: Artifact,
+    index: Artifact,
+    output: str,
+    now: float,
+) -> Artifact:
+    """Write a `ranker` artifact for the index; `now` in Unix seconds is what ages are told from.
+
+    Raises:
+        ValueError: the index holds no search, or there is nothing to learn from or to choose by.
+    """
+    searcher = Searcher.load(checkpoint, index, None)
+    items = dataset.read_table("items.parquet")
+    train, valid, depth, told = _lists(settings, searcher, items, now)
+    options = settings.added_column, settings.seed, settings.num_threads, depth
+    fitted = fit_ranker(train, valid, *options)
+    writer = ArtifactWriter(output, KIND)
+    for name, content in fitted.ranker.files().items():
+        writer.add_bytes(name, content)
+    parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index}
+    digests = {name: artifact.digest for name, artifact in parents.items()}
+    source = queries_digest(settings.queries or settings.shown)
+    config = {"ranker": {"seed": settings.seed, "added_column": settings.added_column}}
+    return writer.publish(config, digests | {"source": source}, {**fitted.facts, **told})
+
+
+def _lists(
+    settings: RankerSettings, searcher: Searcher, items: pa.Table, now: float
+) -> tuple[Lists, Lists, int, dict[str, Any]]:
+    """Lists to learn from and to choose by, how deep to rank, and what is told of them."""
+    facts = searcher.facts(settings.added_column)
+    if settings.queries:
+        judged = read_queries(settings.queries, items)
+        train, valid = (
+            judged_lists(searcher, facts, judged.by_split[name], now) for name in ("train", "valid")
+        )
+        return train, valid, RANKED, {"source": "queries", "rows": judged.rows}
+    log = read_shown(settings.shown, items)
+    model = fit_clicks(log.lists)
+    first = round(LEARNED_SHARE * len(log.lists))
+    train, depth = clicked_lists(searcher, facts, log.lists[:first], model, now)
+    valid, _ = clicked_lists(searcher, facts, log.lists[first:], model, now)
+    places = dict(zip(map(str, model.places), model.examination.tolist(), strict=True))
+    return train, valid, depth, {"source": "shown", "rows": log.rows, "examination": places}
+
+
+def _candidates(searcher: Searcher, texts: Sequence[str]) -> Iterator[Candidates]:
+    for start in range(0, len(texts), AT_ONCE):
+        yield from searcher.candidates([SearchQuery(t) for t in texts[start : start + AT_ONCE]])
+
+
+def _gains(query: JudgedQuery, items: np.ndarray) -> np.ndarray:
+    """(C,) the relevance of each candidate, 0 where it does not fit."""
+    known = dict(zip(query.items.tolist(), query.relevance.tolist(), strict=True))
+    return np.array([known.get(item, 0.0) for item in items.tolist()])
+
+
+def _row_of(found: Candidates) -> dict[int, int]:
+    return {item: row for row, item in enumerate(found.items.tolist())}
+
+
+def _joined(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> Lists:
+    if not parts:
+        return Lists(np.empty((0, len(FEATURES)), np.float32), np.empty(0), np.empty(0, np.int64))
+    features, gains = zip(*parts, strict=True)
+    sizes = np.array([len(one) for one in gains])
+    return Lists(np.concatenate(features), np.concatenate(gains), sizes)
