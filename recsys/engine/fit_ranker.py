@@ -29,6 +29,7 @@ KIND = "ranker"
 LEARNED_SHARE = 0.8
 """Of the requests of a log the first are learned from, the others choose."""
 DEEPEST = 0.99
+"""Of the items shown; a few stand deep because the catalogue has changed since."""
 AT_ONCE = 64
 """Texts that the language model reads together."""
 
@@ -66,7 +67,7 @@ def clicked_lists(
     the search they reach.
 
     A click's gain is what the click model makes of its place, 1 without a model. Of the places at
-    which the search now has what was shown, `DEEPEST` are within the depth.
+    which the search now has what was shown, the share `DEEPEST` is within it.
     """
     texts = list(dict.fromkeys(request.query for request in shown))
     found = dict(zip(texts, _candidates(searcher, texts), strict=True))
@@ -82,7 +83,7 @@ def clicked_lists(
             weights = 1.0 if model is None else model.weights(request.places[kept])
             parts.append((made[request.query][at], gains * weights))
             reached += at
-    return _joined(parts), 1 + int(np.quantile(reached, DEEPEST))
+    return _joined(parts), 1 + int(np.quantile(reached, DEEPEST, method="higher"))
 
 
 def fit_ranker(

@@ -119,7 +119,7 @@ class Ranking:
         starts = torch.searchsorted(rows, torch.arange(shape[0]))
         ranks = torch.arange(len(rows)) - starts[rows]
         kept = ranks < shape[1]
-        best_BK = torch.full(shape, -torch.inf)
+        best_BK = torch.full(shape, -torch.inf, dtype=scores.dtype)
         items_BK = torch.zeros(shape, dtype=torch.int64)
         best_BK[rows[kept], ranks[kept]] = scores[kept]
         items_BK[rows[kept], ranks[kept]] = items[kept]

@@ -113,7 +113,8 @@ def count_returns(dataset: Artifact) -> np.ndarray:
 def find_alike(dataset: Artifact, text_NE: torch.Tensor, kept: int) -> pa.Table | None:
     """(from, to, sum) of the `kept` items with texts most like each item's, by Ray Data.
 
-    None where no item has text.
+    None where no item has text, or none is like another: whitened vectors of fewer items than they
+    have numbers are all at right angles.
     """
     items = dataset.read_table("items.parquet")
     told = readable(items, dataset.manifest.config["prepare"]["text_fields"])
@@ -129,7 +130,8 @@ def find_alike(dataset: Artifact, text_NE: torch.Tensor, kept: int) -> pa.Table 
     asked = pa.table({"item": np.flatnonzero(told)})
     blocks = [asked.slice(at, ITEMS_AT_ONCE) for at in range(0, len(asked), ITEMS_AT_ONCE)]
     found = ray.data.from_arrow(blocks).map_batches(find, batch_size=None, batch_format="pyarrow")
-    return _collected(found)
+    tables = [table for table in _tables(found) if len(table)]
+    return pa.concat_tables(tables) if tables else None
 
 
 def _train_counts(dataset: Artifact) -> np.ndarray:
@@ -158,9 +160,9 @@ def _by_item(
     combined = counted.repartition(max(1, len(names)), keys=[FROM]).map_batches(
         combine, batch_size=None, batch_format="pyarrow"
     )
-    return _collected(combined)
+    return pa.concat_tables(_tables(combined))
 
 
-def _collected(found: ray.data.Dataset) -> pa.Table:
+def _tables(found: ray.data.Dataset) -> Iterator[pa.Table]:
     tables = found.iter_batches(batch_size=None, batch_format="pyarrow")
-    return pa.concat_tables(cast(Iterator[pa.Table], tables))
+    return cast(Iterator[pa.Table], tables)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from recsys.config import load_config
 from tests.cluster.known_keys import PATCH, unknown
 from tests.cluster.strict import ROOT, KeyPath, dotted, key_paths, misspelt
 
@@ -154,6 +155,15 @@ def test_a_stage_runs_on_the_standing_cluster_by_a_verb_and_a_config_that_exist(
     assert (ROOT / words[words.index("--config") + 1]).is_file()
     # KubeRay refuses both on a cluster that is not the job's own.
     assert not {"backoffLimit", "shutdownAfterJobFinishes"} & spec.keys()
+
+
+def test_the_loop_runs_by_a_verb_and_a_config_that_exist_and_splits_by_time():
+    (job,) = documents(CLUSTER / "jobs/raycronjob.yaml")
+    (_, _, command) = shlex.split(job["spec"]["jobTemplate"]["entrypoint"])
+    assert "python -m ray_jobs.refresh " in command
+    assert (ROOT / "ray_jobs/refresh.py").is_file()
+    (config,) = re.findall(r"--config (\S+)", command)
+    assert load_config(ROOT / config).prepare.split.strategy == "time"
 
 
 def test_stages_hand_on_by_one_output():

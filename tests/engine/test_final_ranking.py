@@ -114,7 +114,7 @@ def test_of_a_log_only_items_that_are_found_are_learned(searcher):
     lists, depth = clicked_lists(searcher, searcher.facts(), [shown], None)
     assert lists.sizes.tolist() == [2]
     assert lists.gains.tolist() == [1, 0]
-    assert depth == 7  # the 99th of 100 places is short of the eighth
+    assert depth == 8
     assert lists.features[:, FEATURES.index("words_place")].tolist() == [8, 1]
 
 

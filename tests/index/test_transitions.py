@@ -267,6 +267,12 @@ def test_alike_items_in_blocks_are_those_of_all_at_once(toy_dataset, monkeypatch
 
 
 @pytest.mark.ray
+def test_items_that_are_not_alike_make_no_rules(toy_dataset):
+    text = torch.eye(toy_dataset.read_table("items.parquet").num_rows)
+    assert fit_transitions.find_alike(toy_dataset, text, kept=3) is None
+
+
+@pytest.mark.ray
 def test_more_files_than_items_leave_parts_of_the_shuffle_empty(local_ray, tmp_path):
     writer = ArtifactWriter(tmp_path / "dataset", "dataset")
     for number in range(6):

@@ -266,6 +266,8 @@ class TestWayBack:
         again = make_run(dataset, max_bad_steps=0, warmup_share=0.0)
         _, log = shelf.restore(again.engine)
         assert again.engine.get_lr() == run.engine.get_lr()
+        peak = run.job.training.learning_rate
+        assert set(again.engine.lr_scheduler.base_lrs) == {peak / 2}
         assert again.engine.optimizer.param_groups[0]["lr"] == run.engine.get_lr()[0]
         with pytest.raises(FloatingPointError, match="the run went back 1 times, so it stops"):
             roll_back(make_run(dataset, max_rollbacks=1), log, Diverged("loss is nan"))

@@ -264,7 +264,9 @@ class TestIngest:
             Ingest(numbers(4, lambda _: hangs.wait(TIMEOUT_S)), timeout_s=0.05) as ingest,
         ):
             next(ingest.epoch())
+        [hanging] = ingest_threads()
         hangs.set()
+        hanging.join(TIMEOUT_S)
 
     def test_a_timeout_of_the_storage_is_raised_as_it_is(self):
         def fails(_: int) -> None:
