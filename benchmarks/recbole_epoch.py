@@ -29,7 +29,7 @@ from recsys.models.item_encoder import ItemInputs
 from recsys.models.losses import softmax_loss
 from recsys.schema import History
 
-PACKAGES = ("recbole==1.2.1", "numpy<2", "torch==2.5.1")
+PACKAGES = ("recbole==1.2.1", "numpy<2", "pandas<3", "torch==2.5.1")
 USERS, ITEMS, MAX_HISTORY, SIZE, BATCH, ROUNDS = 600, 1_500, 50, 64, 256, 3
 """`BATCH` is targets a step."""
 DROPOUT, RATE = 0.2, 1e-3
