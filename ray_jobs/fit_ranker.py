@@ -27,10 +27,11 @@ class Arguments:
     """Parquet file with columns `query`, `item_id` and perhaps `relevance`, as the index's."""
     shown: str = ""
     """Parquet file with a row for each item shown: `request_id`, `query`, `item_id`, `position`
-    from 1, and `clicked`, 0 or 1. Clicks count by how likely their places are looked at."""
+    from 1, and `clicked`, 0 or 1; perhaps `history`, a list of item ids."""
     added_column: str = ""
-    """Number column of the items: when each was added, in Unix seconds; without it age is unknown.
-    """
+    """Number column of the items: when each was added, in Unix seconds."""
+    cross_model: str = ""
+    """Causal language model that reads query, history and titles, named as `model.backbone` is."""
     num_threads: int = 1
     """Threads of LightGBM."""
     seed: int = 0

@@ -39,6 +39,7 @@ KINDS = (
     "dataset",
     "checkpoint",
     "index",
+    "ranker",
     "report",
     "attributes",
     "comparison",

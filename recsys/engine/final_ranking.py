@@ -5,6 +5,7 @@ Shapes: C candidates, E width of the language model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,8 +18,10 @@ from recsys.index.fusion import RRF_K
 from recsys.index.item_columns import kind_of
 from recsys.index.item_index import ItemIndex
 from recsys.index.lexical import LexicalIndex
+from recsys.ranker.cross import CrossScorer
 from recsys.ranker.features import Candidates, ItemFacts
 from recsys.ranker.ranker import RANKED, FinalRanker, load_ranker
+from recsys.schema import Recommendation
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,25 @@ def candidates_of(
         sequence=unknown,
         cross=unknown,
     )
+
+
+def with_sequence(
+    found: Candidates, liked: Sequence[Recommendation], ids: np.ndarray
+) -> Candidates:
+    """The candidates, whose ids are (C,) `ids`, with what a history makes of them."""
+    scores = {item.item_id: item.score for item in liked}
+    return replace(found, sequence=np.array([scores.get(i, np.nan) for i in ids.tolist()]))
+
+
+def with_cross(
+    found: Candidates, cross: CrossScorer, catalogue: Catalogue, history: Sequence[str]
+) -> Candidates:
+    """The candidates with what a language model makes of their names after query and history, ids
+    of items, oldest first."""
+    known, _, _ = catalogue.find(list(history))
+    titles = [catalogue.name(item) for item in found.items.tolist()]
+    scores = cross.score(found.query, [catalogue.name(item) for item in known], titles)
+    return replace(found, cross=scores.double().numpy())
 
 
 def item_facts(catalogue: Catalogue, added_column: str = "") -> ItemFacts:

@@ -16,10 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from recsys.artifact import Artifact, ArtifactWriter
+from recsys.engine.recommender import Event, Recommender
 from recsys.engine.search import Searcher, SearchQuery
 from recsys.index.queries import JudgedQuery, queries_digest, read_queries
 from recsys.ranker.calibration import fit_calibration
 from recsys.ranker.click_model import PositionModel
+from recsys.ranker.cross import CrossScorer
 from recsys.ranker.features import FEATURES, Candidates, ItemFacts, make_features
 from recsys.ranker.ranker import RANKED, FinalRanker
 from recsys.ranker.shown import ShownList, fit_clicks, read_shown
@@ -43,13 +45,17 @@ class Fitted:
 
 
 def judged_lists(
-    searcher: Searcher, facts: ItemFacts, queries: Sequence[JudgedQuery], now: float = np.nan
+    searcher: Searcher,
+    facts: ItemFacts,
+    queries: Sequence[JudgedQuery],
+    now: float = np.nan,
+    cross: CrossScorer | None = None,
 ) -> Lists:
     """A list for each query that finds something; its gains sum to 1, or to 0 where nothing that
     was found fits."""
     parts = []
-    texts = [query.text for query in queries]
-    for query, found in zip(queries, _candidates(searcher, texts), strict=True):
+    asked = [SearchQuery(query.text) for query in queries]
+    for query, found in zip(queries, _candidates(searcher, asked, cross), strict=True):
         if len(found.items):
             gains = _gains(query, found.items)
             parts.append((make_features(found, facts, now), gains / max(gains.sum(), 1e-12)))
@@ -62,6 +68,7 @@ def clicked_lists(
     shown: Sequence[ShownList],
     model: PositionModel | None,
     now: float = np.nan,
+    cross: CrossScorer | None = None,
 ) -> tuple[Lists, int]:
     """A list for each request, of the items shown that are found now, and down to which place of
     the search they reach.
@@ -69,19 +76,21 @@ def clicked_lists(
     A click's gain is what the click model makes of its place, 1 without a model. Of the places at
     which the search now has what was shown, the share `DEEPEST` is within it.
     """
-    texts = list(dict.fromkeys(request.query for request in shown))
-    found = dict(zip(texts, _candidates(searcher, texts), strict=True))
-    made = {text: make_features(one, facts, now) for text, one in found.items()}
-    rows = {text: _row_of(one) for text, one in found.items()}
+    keys = list(dict.fromkeys((request.query, request.history) for request in shown))
+    asked = [SearchQuery(text, [*map(Event, history)], personal=1.0) for text, history in keys]
+    found = dict(zip(keys, _candidates(searcher, asked, cross), strict=True))
+    made = {key: make_features(one, facts, now) for key, one in found.items()}
+    rows = {key: _row_of(one) for key, one in found.items()}
     parts, reached = [], [0]
     for request in shown:
-        row_of = rows[request.query]
+        key = request.query, request.history
+        row_of = rows[key]
         kept = np.array([item in row_of for item in request.items.tolist()])
         if kept.any():
             at = [row_of[item] for item in request.items[kept].tolist()]
             gains = request.clicked[kept].astype(np.float64)
             weights = 1.0 if model is None else model.weights(request.places[kept])
-            parts.append((made[request.query][at], gains * weights))
+            parts.append((made[key][at], gains * weights))
             reached += at
     return _joined(parts), 1 + int(np.quantile(reached, DEEPEST, method="higher"))
 
@@ -93,6 +102,7 @@ def fit_ranker(
     seed: int = 0,
     num_threads: int = 1,
     depth: int = RANKED,
+    cross_model: str = "",
 ) -> Fitted:
     """The ranker with the least loss on `valid`, which also tells what its scores mean.
 
@@ -105,7 +115,7 @@ def fit_ranker(
     trees = fit_trees(train, valid, FEATURES, seed, num_threads)
     scores = trees.scores(valid.features)
     fits = np.where(valid.gains > 0, np.maximum(valid.gains, 1.0), 0.0)
-    ranker = FinalRanker(trees, fit_calibration(scores, fits), added_column, depth)
+    ranker = FinalRanker(trees, fit_calibration(scores, fits), added_column, depth, cross_model)
     told = {
         "train_lists": len(train.sizes),
         "valid_lists": len(valid.sizes),
@@ -129,6 +139,7 @@ class RankerSettings:
     queries: str = ""
     shown: str = ""
     added_column: str = ""
+    cross_model: str = ""
     seed: int = 0
     num_threads: int = 1
 
@@ -150,18 +161,20 @@ def fit_ranker_artifact(
     Raises:
         ValueError: the index holds no search, or there is nothing to learn from or to choose by.
     """
-    searcher = Searcher.load(checkpoint, index, None)
+    recommender = Recommender.load(checkpoint, index, filter_seen=False)
+    searcher = Searcher.load(checkpoint, index, recommender)
     items = dataset.read_table("items.parquet")
     train, valid, depth, told = _lists(settings, searcher, items, now)
     options = settings.added_column, settings.seed, settings.num_threads, depth
-    fitted = fit_ranker(train, valid, *options)
+    fitted = fit_ranker(train, valid, *options, settings.cross_model)
     writer = ArtifactWriter(output, KIND)
     for name, content in fitted.ranker.files().items():
         writer.add_bytes(name, content)
     parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index}
     digests = {name: artifact.digest for name, artifact in parents.items()}
     source = queries_digest(settings.queries or settings.shown)
-    config = {"ranker": {"seed": settings.seed, "added_column": settings.added_column}}
+    kept = ("added_column", "cross_model", "seed")
+    config = {"ranker": {name: getattr(settings, name) for name in kept}}
     return writer.publish(config, digests | {"source": source}, {**fitted.facts, **told})
 
 
@@ -170,24 +183,28 @@ def _lists(
 ) -> tuple[Lists, Lists, int, dict[str, Any]]:
     """Lists to learn from and to choose by, how deep to rank, and what is told of them."""
     facts = searcher.facts(settings.added_column)
+    cross = CrossScorer.load(settings.cross_model) if settings.cross_model else None
     if settings.queries:
         judged = read_queries(settings.queries, items)
         train, valid = (
-            judged_lists(searcher, facts, judged.by_split[name], now) for name in ("train", "valid")
+            judged_lists(searcher, facts, judged.by_split[name], now, cross)
+            for name in ("train", "valid")
         )
         return train, valid, RANKED, {"source": "queries", "rows": judged.rows}
     log = read_shown(settings.shown, items)
     model = fit_clicks(log.lists)
     first = round(LEARNED_SHARE * len(log.lists))
-    train, depth = clicked_lists(searcher, facts, log.lists[:first], model, now)
-    valid, _ = clicked_lists(searcher, facts, log.lists[first:], model, now)
+    train, depth = clicked_lists(searcher, facts, log.lists[:first], model, now, cross)
+    valid, _ = clicked_lists(searcher, facts, log.lists[first:], model, now, cross)
     places = dict(zip(map(str, model.places), model.examination.tolist(), strict=True))
     return train, valid, depth, {"source": "shown", "rows": log.rows, "examination": places}
 
 
-def _candidates(searcher: Searcher, texts: Sequence[str]) -> Iterator[Candidates]:
-    for start in range(0, len(texts), AT_ONCE):
-        yield from searcher.candidates([SearchQuery(t) for t in texts[start : start + AT_ONCE]])
+def _candidates(
+    searcher: Searcher, asked: Sequence[SearchQuery], cross: CrossScorer | None
+) -> Iterator[Candidates]:
+    for start in range(0, len(asked), AT_ONCE):
+        yield from searcher.candidates(asked[start : start + AT_ONCE], cross)
 
 
 def _gains(query: JudgedQuery, items: np.ndarray) -> np.ndarray:

@@ -16,7 +16,15 @@ import torch
 
 from recsys.artifact import Artifact
 from recsys.engine.catalogue import Catalogue
-from recsys.engine.final_ranking import Found, candidates_of, item_facts, ranked, ranker_of
+from recsys.engine.final_ranking import (
+    Found,
+    candidates_of,
+    item_facts,
+    ranked,
+    ranker_of,
+    with_cross,
+    with_sequence,
+)
 from recsys.engine.popularity import PopularityRanking
 from recsys.engine.recommender import POPULAR, Event, Query, Recommender
 from recsys.index.fusion import DEPTH, FUSION, Fusion, fuse, load_fusion
@@ -30,6 +38,7 @@ from recsys.index.lexical import (
     split_words,
 )
 from recsys.index.text_vectors import TEXT_VECTORS, QueryEncoder
+from recsys.ranker.cross import CrossScorer
 from recsys.ranker.features import Candidates, ItemFacts
 from recsys.ranker.ranker import FinalRanker
 
@@ -212,7 +221,9 @@ class Searcher:
         by_row = dict(zip(says, found, strict=True))
         return [self._answer(query, by_row.get(row)) for row, query in enumerate(queries)]
 
-    def candidates(self, queries: Sequence[SearchQuery]) -> list[Candidates]:
+    def candidates(
+        self, queries: Sequence[SearchQuery], cross: CrossScorer | None = None
+    ) -> list[Candidates]:
         """What the final ranker would order for each query, in the order without it.
 
         Raises:
@@ -220,8 +231,8 @@ class Searcher:
         """
         queries = [self._read(query) for query in queries]
         texts = [plain_query(query.text) for query in queries]
-        rows = zip(texts, self._join_all(texts, queries), strict=True)
-        return [self._candidates(text, found) for text, found in rows]
+        rows = zip(queries, texts, self._join_all(texts, queries), strict=True)
+        return [self._candidates(*row, cross, True) for row in rows]
 
     def _read(self, query: SearchQuery) -> SearchQuery:
         """The query, checked, without what its mask says of items that came after the index."""
@@ -231,17 +242,34 @@ class Searcher:
         return replace(query, allowed=query.allowed[: len(self._catalogue)])
 
     def _find(self, texts: list[str], queries: list[SearchQuery]) -> list[Found]:
-        rows = zip(texts, self._join_all(texts, queries), strict=True)
-        return [self._rank(text, found) for text, found in rows]
+        rows = zip(queries, texts, self._join_all(texts, queries), strict=True)
+        return [self._rank(*row) for row in rows]
 
-    def _rank(self, text: str, found: Found) -> Found:
-        if self._ranker is None or not found.items:
+    def _rank(self, query: SearchQuery, text: str, found: Found) -> Found:
+        ranker = self._ranker
+        if ranker is None or not found.items:
             return found
-        candidates = self._candidates(text, found)
-        return ranked(found, candidates, self._ranker, self._facts, time.time())
+        candidates = self._candidates(query, text, found, ranker.cross, ranker.reads_histories)
+        return ranked(found, candidates, ranker, self._facts, time.time())
 
-    def _candidates(self, text: str, found: Found) -> Candidates:
-        return candidates_of(text, found, self._lexical, self._dense and self._dense.items)
+    def _candidates(
+        self,
+        query: SearchQuery,
+        text: str,
+        found: Found,
+        cross: CrossScorer | None,
+        by_history: bool,
+    ) -> Candidates:
+        """With a history's say only where the query lets it count."""
+        made = candidates_of(text, found, self._lexical, self._dense and self._dense.items)
+        history = query.history if query.personal > 0 else ()
+        if by_history and history and self._recommender is not None and len(made.items):
+            ids = self._catalogue.vocabulary.item_ids[made.items]
+            [liked] = self._recommender.rank_items([Query(history)], [ids.tolist()])
+            made = made if liked.source == POPULAR else with_sequence(made, liked.items, ids)
+        if cross is not None:
+            made = with_cross(made, cross, self._catalogue, [event.item_id for event in history])
+        return made
 
     def _join_all(self, texts: list[str], queries: list[SearchQuery]) -> list[Found]:
         depths = [max(DEPTH, query.top_k) for query in queries]

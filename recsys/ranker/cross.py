@@ -12,11 +12,15 @@ Shapes: C candidates, P tokens of the prefix, T tokens of a pack of candidates, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
+
+from recsys.data.tokenize import load_tokenizer
+from recsys.pretrained import resolve_backbone
 
 MAX_PREFIX_TOKENS, MAX_CANDIDATE_TOKENS = 512, 32
 PACKED = 128
@@ -31,6 +35,14 @@ class CrossScorer:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """The causal language model of this name, as `model.backbone` names one."""
+        model = AutoModelForCausalLM.from_pretrained(
+            resolve_backbone(name), dtype=torch.float32, trust_remote_code=False
+        )
+        return cls(model, load_tokenizer(name))
 
     def score(self, query: str, history: Sequence[str], titles: Sequence[str]) -> torch.Tensor:
         """(C,) scores of candidates' titles; `history` are titles, oldest first.

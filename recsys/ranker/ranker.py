@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.ranker.calibration import Calibration
+from recsys.ranker.cross import CrossScorer
 from recsys.ranker.features import FEATURES, Candidates, ItemFacts, make_features
 from recsys.ranker.trees import Trees
 
@@ -26,13 +27,26 @@ class FinalRanker:
 
     `added_column` is the number column of the items that says when each was added, in Unix seconds;
     "" where there is none. The first `depth` candidates of the search's order are ranked: a log of
-    what was shown teaches nothing of what stands deeper than anybody saw.
+    what was shown teaches nothing of what stands deeper than anybody saw. `cross` is the causal
+    language model of the name `cross_model`, where there is one.
     """
 
     trees: Trees
     calibration: Calibration
     added_column: str = ""
     depth: int = RANKED
+    cross_model: str = ""
+    cross: CrossScorer | None = None
+
+    @property
+    def reads_histories(self) -> bool:
+        """Whether what a user's history makes of an item has a say."""
+        return not self.trees.used.isdisjoint({"sequence", "sequence_below_best"})
+
+    @property
+    def reads_cross(self) -> bool:
+        """Whether the causal language model has a say."""
+        return not self.trees.used.isdisjoint({"cross", "cross_below_best"})
 
     def rank(
         self, found: Candidates, facts: ItemFacts, now: float = np.nan
@@ -47,6 +61,7 @@ class FinalRanker:
             "features": FEATURES,
             "added_column": self.added_column,
             "depth": self.depth,
+            "cross_model": self.cross_model if self.reads_cross else "",
         }
         texts = {
             TREES: self.trees.to_text(),
@@ -66,9 +81,12 @@ def load_ranker(read: Callable[[str], bytes]) -> FinalRanker:
     if tuple(settings["features"]) != FEATURES:
         changed = sorted(set(settings["features"]) ^ set(FEATURES)) or ["their order"]
         raise ValueError(f"the ranker knows other features ({', '.join(changed)}): fit it again")
+    model = settings["cross_model"]
     return FinalRanker(
         Trees.from_text(read(TREES).decode()),
         Calibration.from_json(read(CALIBRATION).decode()),
         settings["added_column"],
         settings["depth"],
+        model,
+        CrossScorer.load(model) if model else None,
     )

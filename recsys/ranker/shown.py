@@ -1,6 +1,7 @@
 """What searches showed and what was clicked: a log with a row for each item shown.
 
-Columns: `request_id`, `query`, `item_id`, `position` from 1, and `clicked`, 0 or 1.
+Columns: `request_id`, `query`, `item_id`, `position` from 1, and `clicked`, 0 or 1; perhaps also
+`history`, a list of item ids, oldest first, which is read in the first row of a request.
 """
 
 from __future__ import annotations
@@ -29,18 +30,20 @@ COLUMNS = {
     POSITION: pl.Int64,
     CLICKED: pl.Int64,
 }
-USED = "used"
+HISTORY, USED = "history", "used"
 _INDEX, _RULE = "index", "rule"
 
 
 @dataclass(frozen=True)
 class ShownList:
-    """One request: its text, and (C,) item indexes, places from 1, and 0 or 1 for a click."""
+    """One request: its text, (C,) item indexes, places from 1 and 0 or 1 for a click, and the items
+    that its user's history held, oldest first."""
 
     query: str
     items: np.ndarray
     places: np.ndarray
     clicked: np.ndarray
+    history: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,11 @@ def _read(uri: str) -> pl.DataFrame:
         table = pq.read_table(pa.BufferReader(content))
     if lacking := sorted(set(COLUMNS) - set(table.column_names)):
         raise ValueError(f"{uri} has no column {', '.join(lacking)}: it needs {', '.join(COLUMNS)}")
-    frame = pl.DataFrame(pl.from_arrow(table.select(list(COLUMNS))))
+    if HISTORY not in table.column_names:
+        table = table.append_column(HISTORY, pa.nulls(len(table), pa.list_(pa.string())))
+    frame = pl.DataFrame(pl.from_arrow(table.select([*COLUMNS, HISTORY])))
     try:
-        return frame.cast(dict(COLUMNS))  # pyright: ignore[reportArgumentType]
+        return frame.cast({**COLUMNS, HISTORY: pl.List(pl.String)})  # pyright: ignore
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{uri}: a column is of another type: {error}") from error
 
@@ -122,9 +127,11 @@ def _rules() -> list[pl.Expr]:
 
 
 def _list_of(rows: pl.DataFrame) -> ShownList:
+    history = rows[HISTORY][0]
     return ShownList(
         plain_query(rows[QUERY][0]),
         rows[_INDEX].to_numpy().astype(np.int64),
         rows[POSITION].to_numpy(),
         rows[CLICKED].to_numpy(),
+        () if history is None else tuple(history.drop_nulls().to_list()),
     )

@@ -53,6 +53,8 @@ class Trees:
 
     def __init__(self, booster: Booster) -> None:
         self._booster = booster
+        self.used = frozenset(name for name, share in self.gain_of().items() if share)
+        """Names of the features that some tree divides by."""
 
     @property
     def num_trees(self) -> int:

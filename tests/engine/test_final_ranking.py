@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from recsys.artifact import Artifact, Manifest
 from recsys.engine.final_ranking import ranker_of
 from recsys.engine.fit_ranker import RankerSettings, clicked_lists, fit_ranker, judged_lists
+from recsys.engine.recommender import Event, Query
 from recsys.engine.search import Searcher, SearchQuery, ranking_of
 from recsys.index.fusion import Fusion
 from recsys.index.lexical import LexicalIndex
@@ -19,7 +21,7 @@ from recsys.ranker.features import FEATURES
 from recsys.ranker.ranker import SETTINGS, FinalRanker, load_ranker
 from recsys.ranker.shown import ShownList
 from recsys.ranker.trees import Lists, fit_trees
-from tests.engine.test_recommender import IDS, make_catalogue
+from tests.engine.test_recommender import IDS, TITLES, make_catalogue, make_recommender
 
 WORDS = [["tool"] * (8 - number) + ["x"] * number for number in range(8)]
 """The search alone orders the items by number."""
@@ -116,6 +118,52 @@ def test_of_a_log_only_items_that_are_found_are_learned(searcher):
     assert lists.gains.tolist() == [1, 0]
     assert depth == 8
     assert lists.features[:, FEATURES.index("words_place")].tolist() == [8, 1]
+
+
+class Longest:
+    """Stands for a language model that likes long titles, and longer ones after a history."""
+
+    def score(self, query: str, history: list[str], titles: list[str]) -> torch.Tensor:
+        """(C,) scores."""
+        assert query == "tool"
+        return torch.tensor([float(len(title) + 100 * len(history)) for title in titles])
+
+
+def test_a_history_has_a_say_in_the_features_only_where_the_query_lets_it(searcher):
+    personal = Searcher(
+        LexicalIndex.build(WORDS), None, Fusion(0.0), make_catalogue(), make_recommender()
+    )
+    history = [Event(IDS[3]), Event("gone")]
+    queries = [SearchQuery("tool", history, personal=share) for share in (0.0, 0.5)]
+    plain, liked = personal.candidates(queries, Longest())  # pyright: ignore
+    [answer] = make_recommender().rank_items([Query(history)], [IDS])
+    wanted = {item.item_id: item.score for item in answer.items}
+    assert np.isnan(plain.sequence).all()
+    assert liked.sequence == pytest.approx([wanted[item_id] for item_id in IDS])
+    lengths = np.array([len(title or item) for title, item in zip(TITLES, IDS, strict=True)])
+    assert plain.cross.tolist() == lengths.tolist()
+    assert liked.cross.tolist() == (100 + lengths).tolist()
+    assert np.isnan(searcher.candidates([queries[1]])[0].sequence).all()
+
+
+def test_a_log_teaches_how_much_a_history_says():
+    personal = Searcher(
+        LexicalIndex.build([["tool"]] * 8), None, Fusion(0.0), make_catalogue(), make_recommender()
+    )
+    log = []
+    for last in range(8):
+        [answer] = make_recommender().rank_items([Query([Event(IDS[last])])], [IDS])
+        clicked = np.array([int(item == answer.items[0].item_id) for item in IDS])
+        log += [ShownList("tool", np.arange(8), np.arange(1, 9), clicked, (IDS[last],))] * 10
+    lists, depth = clicked_lists(personal, personal.facts(), log, None)
+    ranker = fit_ranker(lists, lists, depth=depth).ranker
+    assert ranker.reads_histories
+    assert not ranker.reads_cross
+    for last in range(8):
+        query = SearchQuery("tool", [Event(IDS[last])], personal=1e-9)
+        [found] = personal.with_ranker(ranker).search([query])
+        [liked] = make_recommender().rank_items([Query(query.history)], [IDS])
+        assert found.items[0].item_id == liked.items[0].item_id
 
 
 def test_a_column_of_times_must_be_one_of_numbers(searcher):

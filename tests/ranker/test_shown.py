@@ -30,6 +30,14 @@ def test_rows_become_requests_in_the_order_of_the_log(tmp_path):
     assert (first.places.tolist(), first.clicked.tolist()) == ([1, 2], [1, 0])
 
 
+def test_a_history_is_that_of_the_first_row_and_may_be_missing(tmp_path):
+    columns = (*COLUMNS, "history")
+    rows = [("r", "hat", "b", 1, 1, ["b", None, "x"]), ("r", "hat", "a", 2, 0, None)]
+    rows.append(("q", "hat", "a", 1, 0, None))
+    first, second = read_shown(write(tmp_path, rows, columns), ITEMS).lists
+    assert (first.history, second.history) == (("b", "x"), ())
+
+
 def test_bad_rows_are_left_out_and_counted_and_all_add_up(tmp_path):
     rows = [
         ("r", "hat", "a", 1, 1),
