@@ -1,6 +1,7 @@
 """The trainer on Ray Train against the same model, batches and steps without Ray.
 
-Two ranks each, gloo, CPU, ZeRO-2 in fp32. Ours: Ray Train workers with ingest, log and watch as in
+The default model on a generated world with random text vectors, 128 windows a step. Two ranks each,
+gloo, CPU, ZeRO-2 in fp32. Ours: Ray Train workers with ingest, log and watch as in
 training. Peer: processes with torch.distributed and DeepSpeed alone that have all batches in memory
 and log nothing. Both stay alive and take turns by blocks of steps, so that other work on the
 machine meets both; only blocks are timed. Ratio: windows a second of ours, over those of the peer.
@@ -24,6 +25,7 @@ from typing import Any, cast
 import ray
 import torch
 import torch.distributed
+from safetensors.torch import save
 
 from benchmarks.bare_ranks import WORLD_SIZE, run_ranks
 from recsys.artifact import Artifact
@@ -34,15 +36,17 @@ from recsys.models.build import ModelShape
 from recsys.training.anomaly import Watch
 from recsys.training.cursor import Cursor
 from recsys.training.ingest import Ingest, Ready
-from recsys.training.job import TrainJob
+from recsys.training.job import TEXT_VECTORS, TrainJob
 from recsys.training.lease import hold
 from recsys.training.loop import train_step
 from recsys.training.progress import Journal
 from recsys.training.run import make_run, start_run
 from recsys.training.workers import run_workers
 
-BLOCKS, STEPS, WINDOWS, MAX_HISTORY = 62, 5, 64, 30
-"""Blocks a side, steps a block, windows a step."""
+BLOCKS, STEPS, MAX_HISTORY, TEXT_SIZE = 42, 4, 30, 384
+"""Blocks a side, and steps a block."""
+WINDOWS = TrainingConfig().global_batch_size
+"""Windows a step."""
 WARM_UP = 2
 """Blocks that are not counted."""
 TIMEOUT_S = 300.0
@@ -165,26 +169,28 @@ def _await_turn(pipe: int) -> None:
 
 def _make_job(folder: Path) -> TrainJob:
     write_world(generate(WorldConfig(num_queries=0)), folder / "world")
-    model = ModelConfig(item_features="id", embedding_size=64)
+    model = ModelConfig()
     config = PrepareConfig(max_history=MAX_HISTORY, num_partitions=4)
     dataset = prepare(config, model.backbone, str(folder / "world"), str(folder / "dataset"))
+    num_items = dataset.manifest.facts["num_items"]
+    vectors = {TEXT_VECTORS: torch.randn(num_items, TEXT_SIZE)}
+    (folder / "text.safetensors").write_bytes(save(vectors))
     return TrainJob(
         dataset=dataset.uri,
         model=model,
         training=TrainingConfig(
             num_workers=WORLD_SIZE,
             precision="fp32",
-            global_batch_size=WINDOWS,
             epochs=_epochs(dataset),
             max_failures=0,
         ),
         shape=ModelShape(
-            num_items=dataset.manifest.facts["num_items"],
+            num_items=num_items,
             max_history=MAX_HISTORY,
             num_events=len(dataset.manifest.config["prepare"]["events"]),
-            text_size=0,
+            text_size=TEXT_SIZE,
         ),
-        text_vectors=None,
+        text_vectors=str(folder / "text.safetensors"),
     )
 
 

@@ -93,7 +93,7 @@ class TrainingConfig(Section):
     items again, as in a grocery, leave it off: what was taken before is what must be told apart."""
     loss_chunk: NonNegativeInt = 0
     """Positions whose scores of all candidates are in memory at once; 0 is all of a batch's. A
-    chunk's scores are computed twice, and a GPU holds batches it could not hold otherwise."""
+    GPU holds batches so that it could not hold otherwise, and nothing is computed twice."""
     rating_weight: NonNegativeFloat = 0.0
     """Weight in the loss of predicting a target's value; 0 is no such head."""
     probability_weight: NonNegativeFloat = 0.0
