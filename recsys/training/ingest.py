@@ -86,6 +86,7 @@ class Ingest:
     ) -> None:
         self._batches = batches
         self._timeout_s = timeout_s
+        self._hangs = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ingest")
         self._ahead: deque[Future[Ready | None]] = deque()
         for _ in range(ahead):
@@ -100,8 +101,7 @@ class Ingest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        hangs = isinstance(error, TimeoutError)
-        self._pool.shutdown(wait=not hangs, cancel_futures=True)
+        self._pool.shutdown(wait=not self._hangs, cancel_futures=True)
 
     def epoch(self) -> Iterator[Ready]:
         """The batches that are left of an epoch.
@@ -119,6 +119,7 @@ class Ingest:
         except TimeoutError as error:
             if ahead.done():
                 raise  # one of the iterator's own
+            self._hangs = True
             raise TimeoutError(
                 f"no batch came in {self._timeout_s:g} s: the storage of the dataset hangs, or "
                 "training.shuffle_windows is more than it gives in that time"

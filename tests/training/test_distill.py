@@ -111,7 +111,7 @@ def test_a_student_indexes_and_answers_like_any_other(
     index = build_index(
         IndexConfig(precision="int8"), toy_dataset, student, str(tmp_path / "index")
     )
-    assert index.manifest.facts["kind"] == "int8"
+    assert index.manifest.facts["precision"] == "int8"
     recommender = Recommender.load(student, index, filter_seen=True)
     known = toy_dataset.read_table("items.parquet")["item_id"][0].as_py()
     answer = recommender.recommend([Query([Event(known)], top_k=5)])[0]

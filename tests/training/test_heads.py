@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,10 @@ def test_heads_learn_and_come_back_with_the_checkpoint(
     }
     config = TOY_TRAINING.model_copy(update=told)
     checkpoint = train(toy_model, config, rated, str(tmp_path / "checkpoint"))
-    epochs = [r for r in checkpoint.read_json("training_log.json") if "valid_rmse" in r]
+    # The run's log: the checkpoint's own ends with the epoch that was the best by ranking.
+    [log] = tmp_path.rglob("log.jsonl")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    epochs = [row for row in rows if "valid_rmse" in row]
     assert epochs[-1]["valid_rmse"] < 0.9 * epochs[0]["valid_rmse"]
     assert epochs[-1]["valid_log_loss"] < 0.6
     model, _ = load_model(open_artifact(checkpoint.uri, "checkpoint"), with_text=False)
