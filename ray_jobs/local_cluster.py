@@ -120,20 +120,26 @@ class LocalCluster:
         """
         flags = ["--address", self.address, "--working-dir", ".", "--submission-id", name]
         flags += [] if wait else ["--no-wait"]
-        process = subprocess.Popen(
-            [*_RAY, "job", "submit", *flags, "--", *entrypoint],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = [*_RAY, "job", "submit", *flags, "--", *entrypoint]
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            code, printed = self._run(command)
+            if code == 0:
+                return printed
+            # A head that takes jobs may still lack the agent that starts them: then none was made.
+            if self.answers(f"{self.address}/api/jobs/{name}") or time.monotonic() > deadline:
+                raise RuntimeError(f"job failed: {' '.join(entrypoint)}")
+            time.sleep(1)
+
+    def _run(self, command: list[str]) -> tuple[int, str]:
+        """Exit code and standard output, which is also shown while it comes."""
+        process = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)
-        if process.wait() != 0:
-            raise RuntimeError(f"job failed: {' '.join(entrypoint)}")
-        return "".join(lines)
+        return process.wait(), "".join(lines)
 
     def logs(self, name: str) -> str:
         """What the job submitted as `name` has printed so far."""
