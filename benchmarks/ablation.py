@@ -53,7 +53,15 @@ def main(arguments: Arguments) -> None:
         cells = [found[name].get(segment, {}).get(metric, 0.0) for segment, metric in SHOWN]
         print(f"{name:28}" + "".join(f"{cell:9.4f}" for cell in cells), flush=True)
     scores = {name: segments["all"][METRIC] for name, segments in found.items()}
-    print(json.dumps({"ratio": scores["the model"] / scores[PEER], "detail": scores}))
+    result = {
+        "benchmark": "ablation",
+        "peer": PEER,
+        "ratio": round(scores["the model"] / scores[PEER], 3),
+        "target": 1.1,
+        "higher_is_better": True,
+        "detail": scores,
+    }
+    print(json.dumps(result))
 
 
 def _places(output: str, name: str, flags: tuple[str, ...]) -> tuple[str, dict[str, str]]:

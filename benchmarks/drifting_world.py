@@ -290,7 +290,15 @@ def main(arguments: Arguments) -> None:
         arm: float(np.mean([day["seconds"][arm] for day in result["days"]])) for arm in ARMS[1:]
     }
     detail = {METRIC: means, "seconds_a_day": seconds, "poisoned": result["poisoned"]}
-    print(json.dumps({"ratio": means["refreshed"] / means["trained anew"], "detail": detail}))
+    told = {
+        "benchmark": "drifting_world",
+        "peer": "a model trained anew each day",
+        "ratio": round(means["refreshed"] / means["trained anew"], 3),
+        "target": 1.0,
+        "higher_is_better": True,
+        "detail": detail,
+    }
+    print(json.dumps(told))
 
 
 def draw(days: list[dict[str, Any]]) -> str:

@@ -50,8 +50,16 @@ def main(arguments: Arguments) -> None:
     means = {name: _cell(reports, name, "all", METRIC)[0] for name in names}
     peer = max((name for name in names if name != "model"), key=means.__getitem__)
     values = [report["models"]["model"]["all"][METRIC] for report in reports]
-    detail = {"seeds": list(arguments.seeds), "model": values, "means": means, "peer": peer}
-    print(json.dumps({"ratio": means["model"] / means[peer], "detail": detail}))
+    detail = {"seeds": list(arguments.seeds), "model": values, "means": means}
+    result = {
+        "benchmark": "seeds",
+        "peer": peer,
+        "ratio": round(means["model"] / means[peer], 3),
+        "target": 1.1,
+        "higher_is_better": True,
+        "detail": detail,
+    }
+    print(json.dumps(result))
 
 
 def _report(arguments: Arguments, seed: int) -> dict:

@@ -24,6 +24,7 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "0" if sys.stdout.isatty() else "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # which says everything twice
     "POLARS_MAX_THREADS": "1",  # a task has a core; Ray runs as many tasks as there are
 }
 

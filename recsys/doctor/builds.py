@@ -12,7 +12,7 @@ MAX_BUILD_S = 1_800
 
 
 def check_compiler(path: str) -> Finding:
-    """Whether a C++ compiler is on `path`, a PATH; DeepSpeed builds with it when it first runs."""
+    """Whether a C++ compiler is on `path`, a PATH; on a GPU DeepSpeed builds with it."""
     check = "C++ compiler"
     if found := shutil.which("c++", path=path) or shutil.which("g++", path=path):
         return Finding(check, "ok", found)

@@ -10,6 +10,7 @@ from recsys import schema
 from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import IndexConfig, SearchConfig
 from recsys.data.users import USERS
+from recsys.index.approximate import chosen_kind
 from recsys.index.build_search import add_search
 from recsys.index.embed import embed_items
 from recsys.index.fit_transitions import fit_transitions
@@ -38,10 +39,14 @@ def build_index(
     and what search needs: all that serving needs of the items.
 
     Of items with one score the one with more training events comes first.
+
+    Raises:
+        ValueError: FAISS is needed and not installed, or finds too little.
     """
     search = search or SearchConfig()
-    vectors, text = embed_items(dataset, checkpoint, config)
     items = dataset.read_table("items.parquet")
+    chosen_kind(config, len(items))  # a package that is missing is told before the encoder works
+    vectors, text = embed_items(dataset, checkpoint, config)
     counts = torch.as_tensor(items[schema.TRAIN_COUNT].to_numpy().copy())
     removed = torch.tensor(items[schema.REMOVED].to_pylist())
     index = make_index(vectors, config.precision, popularity_order(counts), removed)

@@ -52,11 +52,12 @@ def fit_transitions(
     items of similar text join. Where the dataset has no validation rows transitions stay out, with
     a weight of 0.
     """
-    counted = replace(
-        count_transitions(dataset, config.transitions), returns=count_returns(dataset)
-    )
     prepared = PrepareConfig.model_validate(dataset.manifest.config["prepare"])
-    counted = replace(counted, reach=prepared.longest_history)
+    counted = replace(
+        count_transitions(dataset, config.transitions),
+        returns=count_returns(dataset),
+        reach=prepared.longest_history,
+    )
     if not dataset.names("valid/"):
         return replace(counted, weight=0.0)
     rows = read_rows(dataset, "valid").slice(0, config.max_validation_rows)
@@ -67,7 +68,7 @@ def fit_transitions(
     histories, targets = zip(*known, strict=True)
     model, shape = load_model(checkpoint, with_text=False)
     recent = [history.last(shape.max_history) for history in histories]
-    users_BD = _encode(model, recent, vectors_ND)
+    users_BD = encode_histories(model, recent, vectors_ND)
     alike = None
     if text_NE is not None and config.alike:
         alike = find_alike(dataset, text_NE, config.alike)
@@ -75,9 +76,10 @@ def fit_transitions(
 
 
 @torch.inference_mode()
-def _encode(
+def encode_histories(
     model: RecommenderModel, histories: Sequence[History], vectors_ND: torch.Tensor
 ) -> torch.Tensor:
+    """(B, D) the user vector after each history, none empty or longer than the model reads."""
     found = []
     for start in range(0, len(histories), USERS_AT_ONCE):
         some = histories[start : start + USERS_AT_ONCE]

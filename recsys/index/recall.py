@@ -13,7 +13,7 @@ import torch
 
 from recsys.artifact import Artifact, ArtifactWriter
 from recsys.config import IndexConfig
-from recsys.data.collate import collate_histories, histories_of, read_rows
+from recsys.data.collate import histories_of, read_rows
 from recsys.index.approximate import (
     APPROXIMATE,
     Approximate,
@@ -25,6 +25,7 @@ from recsys.index.approximate import (
     set_effort,
 )
 from recsys.index.best_items import Excluded
+from recsys.index.fit_transitions import encode_histories
 from recsys.index.item_index import ExactIndex, ItemIndex, QuantisedIndex
 from recsys.models.build import load_model
 
@@ -69,7 +70,6 @@ class Sample:
     source: str
 
 
-@torch.inference_mode()
 def sample_queries(dataset: Artifact, checkpoint: Artifact, vectors_ND: torch.Tensor) -> Sample:
     """Users of the validation rows, who do not find what they had: that is near, and what is left
     is harder to find. The items themselves where there are no such users."""
@@ -78,8 +78,8 @@ def sample_queries(dataset: Artifact, checkpoint: Artifact, vectors_ND: torch.Te
         histories = [history for history in histories_of(rows) if len(history)]
         if histories:
             model, shape = load_model(checkpoint, with_text=False)
-            batch = collate_histories(histories, shape.max_history)
-            users_BD = model.encode_users(vectors_ND[batch.item_indexes], batch)
+            recent = [history.last(shape.max_history) for history in histories]
+            users_BD = encode_histories(model, recent, vectors_ND)
             seen = [history.item_indexes.tolist() for history in histories]
             return Sample(users_BD, seen, "validation users")
     return item_queries(vectors_ND)

@@ -28,6 +28,8 @@ from recsys.pretrained import resolve_backbone
 WEIGHTS = "model.safetensors"
 BACKBONE = "backbone"
 LOG = "training_log.json"
+SCORE = "valid_ndcg@10"
+"""Of the log's rows of an epoch, the number that the best epoch is chosen by."""
 USER_BACKBONE = "user_backbone"
 """The architecture of a user backbone; its weights are among the model's own."""
 ITEMS = "items.parquet"

@@ -46,6 +46,8 @@ OPTIMIZER_FILES = "_optim_states.pt"
 _SCHEMES = {"local": "", "s3": "s3://", "gcs": "gs://"}
 """Of the filesystems that `recsys.storage` opens, what stands before a path."""
 
+UPLOAD_S = 3_600
+"""Longest wait for an upload; storage gives up long before, so only a thread that died takes it."""
 _uploaded = threading.Event()
 _uploaded.set()
 
@@ -68,8 +70,9 @@ def save(engine: Any, cursor: Cursor, log: Log, metrics: dict[str, float]) -> No
 
     Raises:
         RuntimeError: this machine's disk does not take the shards.
+        TimeoutError: the upload before did not end.
     """
-    _uploaded.wait()
+    _await_upload()
     context = ray.train.get_context()
     save_id = _tell_all(uuid4().hex, engine.device)[0]
     commit = Commit(
@@ -89,6 +92,14 @@ def save(engine: Any, cursor: Cursor, log: Log, metrics: dict[str, float]) -> No
         checkpoint_upload_fn=functools.partial(_upload, commit=commit),
         delete_local_checkpoint_after_upload=True,
     )
+
+
+def _await_upload() -> None:
+    if not _uploaded.wait(UPLOAD_S):
+        raise TimeoutError(
+            f"the upload of a checkpoint did not end in {UPLOAD_S} s: the storage hangs, or "
+            "takes less than a checkpoint in that time"
+        )
 
 
 def write_shards(engine: Any, cursor: Cursor, log: Log, rank: int, prefix: str) -> Path:
@@ -159,8 +170,9 @@ def restore(engine: Any) -> tuple[Cursor, Log]:
 
     Raises:
         ShardError: the run has checkpoints, and none is good.
+        TimeoutError: an upload did not end.
     """
-    _uploaded.wait()
+    _await_upload()
     context = ray.train.get_context()
     seat = Seat(
         context.get_world_rank(),

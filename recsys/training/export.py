@@ -16,7 +16,7 @@ import yaml
 
 from recsys.artifact import Artifact
 from recsys.config import ModelConfig
-from recsys.models.build import BACKBONE, ITEMS, LOG, USER_BACKBONE, WEIGHTS
+from recsys.models.build import BACKBONE, ITEMS, LOG, SCORE, USER_BACKBONE, WEIGHTS
 from recsys.pretrained import resolve_backbone
 from recsys.storage import list_files, write_bytes
 
@@ -25,7 +25,6 @@ RECOMMENDER = "recommender"
 SAFE = (".safetensors", ".json", ".txt", ".model", ".md", ".jinja")
 """What the files of a language model may be; `.bin` and `.py` run code when they are loaded."""
 UNKNOWN = "unknown: see the base model"
-SCORE = "valid_ndcg@10"
 
 
 def export(checkpoint: Artifact, output: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import sys
 from types import TracebackType
 from typing import Self
 
@@ -75,7 +74,7 @@ class Journal:
             row["bad_steps"] = num_bad
             self._add(row)
             if self._run.rank == 0 and cursor.step % PRINT_EVERY == 0:
-                _say(line(row, self._run.total_steps))
+                print(line(row, self._run.total_steps), flush=True)
             self.start(cursor)
 
     def epoch(self, cursor: Cursor, metrics: dict[str, float]) -> None:
@@ -84,7 +83,7 @@ class Journal:
         if self._run.rank == 0:
             found = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             epochs = self._run.job.training.epochs
-            _say(f"epoch {cursor.epoch}/{epochs} done  {found}")
+            print(f"epoch {cursor.epoch}/{epochs} done  {found}", flush=True)
 
     def _rates(self) -> Row:
         engine = self._run.engine
@@ -147,9 +146,3 @@ def line(row: Row, total_steps: int) -> str:
     if "model_flops_utilization" in row:
         parts.append(f"MFU {row['model_flops_utilization']:.1%}")
     return "  ".join([*parts, f"{left} left"])
-
-
-def _say(text: str) -> None:
-    """A line of output. Ray Train replaces `print` by one that says everything twice."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

@@ -30,6 +30,8 @@ from recsys.training.speed import Costs, model_costs
 from recsys.training.values import read_value_facts
 from recsys.training.zero import start_engine
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -82,8 +84,7 @@ def make_run(job: TrainJob, rank: int, world_size: int, device: torch.device) ->
     model = _build(job, dataset, train_counts)
     costs = model_costs(model, job.model)
     engine = start_engine(model, job.training, total_steps)
-    dtype = torch.bfloat16 if job.training.precision == "bf16" else torch.float32
-    items = CatalogueInputs(job, dataset, device, dtype)
+    items = CatalogueInputs(job, dataset, device, DTYPES[job.training.precision])
     return Run(
         job=job,
         rank=rank,

@@ -17,6 +17,7 @@ from recsys.models.backbone import TextEncoder, fit_whitening, load_text_encoder
 from recsys.models.build import (
     ITEMS,
     LOG,
+    SCORE,
     ModelShape,
     add_heads,
     build_model,
@@ -32,9 +33,6 @@ from recsys.training.lease import hold
 from recsys.training.loop import train_loop
 from recsys.training.resume import NOT_IN_NAME, read_best
 from recsys.training.workers import run_workers
-
-SCORE = "valid_ndcg@10"
-"""The best epoch by this becomes the checkpoint artifact."""
 
 
 def train(model: ModelConfig, training: TrainingConfig, dataset: Artifact, output: str) -> Artifact:

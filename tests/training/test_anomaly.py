@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch.distributed
 import torch.multiprocessing
 from torch import nn
 
-from recsys.artifact import Artifact
 from recsys.config import TrainingConfig
 from recsys.training import anomaly, loop, progress
 from recsys.training.anomaly import ENOUGH, NATS, ROLLBACK, Diverged, Watch, roll_back
@@ -25,9 +23,8 @@ from recsys.training.optimizer import watch_plain_optimizer
 from recsys.training.run import Run
 from recsys.training.step import mean_over_ranks, training_loss
 from recsys.training.zero import start_engine
-from tests.training.test_ingest import LENGTHS, write_dataset
 from tests.training.test_memory import DEEPSPEED_WARNINGS
-from tests.training.tiny_run import make_run, one_rank, weights_of
+from tests.training.tiny_run import make_run, weights_of
 
 pytestmark = pytest.mark.filterwarnings(*DEEPSPEED_WARNINGS)
 
@@ -109,18 +106,6 @@ class TestWatch:
         for metrics in ({"valid_loss": 8.5}, {}):
             with pytest.raises(Diverged, match="the last step of 9 was left out"):
                 seen.judge(9, metrics)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with one_rank(tmp_path_factory.mktemp("group")):
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Fifteen windows: three steps an epoch."""
-    return write_dataset(tmp_path_factory.mktemp("windows"), LENGTHS)
 
 
 def trained(stage: int, precision: Any, bad: set[int], num_steps: int = 4) -> list[torch.Tensor]:

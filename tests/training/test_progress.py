@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from recsys.artifact import Artifact
 from recsys.training import loop
 from recsys.training.checkpoint import Log
 from recsys.training.cursor import Cursor
 from recsys.training.progress import LAPS, Journal, line
 from recsys.training.run import Run
 from recsys.training.trackers import ROWS, TENSORBOARD, open_trackers
-from tests.training.test_ingest import LENGTHS, write_dataset
 from tests.training.test_memory import DEEPSPEED_WARNINGS
-from tests.training.tiny_run import make_run, one_rank
+from tests.training.tiny_run import make_run
 
 pytestmark = pytest.mark.filterwarnings(*DEEPSPEED_WARNINGS)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Fifteen windows: three steps an epoch."""
-    return write_dataset(tmp_path_factory.mktemp("windows"), LENGTHS)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with one_rank(tmp_path_factory.mktemp("group")):
-        yield
 
 
 def trained(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Log:

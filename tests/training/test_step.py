@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,23 +19,11 @@ from recsys.training.cursor import Cursor
 from recsys.training.loop import train_step
 from recsys.training.progress import Journal
 from recsys.training.step import split, weight_of
-from tests.training.test_ingest import LENGTHS, rows_of, table_of, write_dataset
+from tests.training.test_ingest import rows_of, table_of
 from tests.training.test_memory import DEEPSPEED_WARNINGS
-from tests.training.tiny_run import make_run, one_rank
+from tests.training.tiny_run import make_run
 
 pytestmark = pytest.mark.filterwarnings(*DEEPSPEED_WARNINGS)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with one_rank(tmp_path_factory.mktemp("group")):
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Fifteen windows."""
-    return write_dataset(tmp_path_factory.mktemp("windows"), LENGTHS)
 
 
 @settings(deadline=None, max_examples=30)
