@@ -30,8 +30,7 @@ import tyro
 
 from ray_jobs.command import on_ray
 from ray_jobs.refresh_command import Arguments as Loop
-from recsys.config import StorageConfig, WorldConfig
-from recsys.config.refresh import GateConfig, RefreshConfig
+from recsys.config import GateConfig, RefreshConfig, StorageConfig, WorldConfig
 
 CONFIG = """
 [prepare]

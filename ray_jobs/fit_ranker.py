@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
+from pydantic import ValidationError
 
 from recsys.artifact import Artifact, open_artifact
+from recsys.config import RankerConfig, describe
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is ranked, and what it is learned from: `--queries` or `--shown`."""
+    """What is ranked, and where the ranker goes."""
 
     dataset: str
     """Directory or URI of the dataset artifact."""
@@ -23,37 +26,26 @@ class Arguments:
     """Directory or URI of the index made from both, with search in it."""
     output: str
     """Directory or URI of the ranker artifact."""
-    queries: str = ""
-    """Parquet file with columns `query`, `item_id` and perhaps `relevance`, as the index's."""
-    shown: str = ""
-    """Parquet file with a row for each item shown: `request_id`, `query`, `item_id`, `position`
-    from 1, and `clicked`, 0 or 1; perhaps `history`, a list of item ids."""
-    added_column: str = ""
-    """Number column of the items: when each was added, in Unix seconds."""
-    cross_model: str = ""
-    """Causal language model that reads query, history and titles, named as `model.backbone` is."""
-    num_threads: int = 1
-    """Threads of LightGBM."""
-    seed: int = 0
-    """Of the trees."""
+    ranker: Annotated[RankerConfig, tyro.conf.arg(name="")]
+    """What it is learned from: `--queries` or `--shown`."""
 
 
 def run(arguments: Arguments) -> Artifact:
     """Fit the ranker and write it."""
-    from recsys.engine.fit_ranker import RankerSettings, fit_ranker_artifact
+    from recsys.engine.fit_ranker import fit_ranker_artifact
 
-    given = vars(arguments)
-    source = RankerSettings(**{name: given[name] for name in RankerSettings.__dataclass_fields__})
     dataset = open_artifact(arguments.dataset, "dataset")
     checkpoint = open_artifact(arguments.checkpoint, "checkpoint")
     index = open_artifact(arguments.index, "index")
     parents = (dataset, checkpoint, index)
-    return fit_ranker_artifact(source, *parents, arguments.output, now=time.time())
+    return fit_ranker_artifact(arguments.ranker, *parents, arguments.output, now=time.time())
 
 
 if __name__ == "__main__":
     try:
         made = run(tyro.cli(Arguments, description=__doc__))
+    except ValidationError as error:
+        sys.exit(f"error: {describe(error, RankerConfig)}")
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     print(made.uri)

@@ -11,8 +11,7 @@ import tyro
 from pydantic import ValidationError
 
 from ray_jobs.refresh_command import Arguments, run
-from recsys.config import describe
-from recsys.config.refresh import RefreshConfig
+from recsys.config import RefreshConfig, describe
 
 if __name__ == "__main__":
     try:

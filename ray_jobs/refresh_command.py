@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ray_jobs.command import Command, on_ray
-from recsys.config import JobConfig, load_config
-from recsys.config.refresh import RefreshConfig
+from recsys.config import JobConfig, RefreshConfig, load_config
 from recsys.registry import AliasName
 
 STOPPED = 3

@@ -9,8 +9,7 @@ from ray_jobs import stages
 from ray_jobs.command import Command
 from ray_jobs.refresh_command import Arguments
 from recsys.artifact import Artifact, open_artifact
-from recsys.config import JobConfig
-from recsys.config.refresh import RefreshConfig
+from recsys.config import JobConfig, RefreshConfig
 from recsys.data.feedback import take_in_feedback
 from recsys.data.incremental import read_inputs
 from recsys.data.sources import list_files

@@ -15,8 +15,7 @@ from ray_jobs.command import Command
 from ray_jobs.refresh_command import Arguments, run
 from ray_jobs.refresh_stages import refresh
 from recsys.artifact import Artifact, open_artifact
-from recsys.config import IndexConfig, WorldConfig
-from recsys.config.refresh import GateConfig, RefreshConfig
+from recsys.config import GateConfig, IndexConfig, RefreshConfig, WorldConfig
 from recsys.data.synthetic import DAY, START, generate
 from recsys.eval.gate import CANDIDATE, LIVE
 from recsys.eval.row_scores import read_row_scores

@@ -18,6 +18,8 @@ from recsys.config.index import CompletionConfig, IndexConfig
 from recsys.config.job import JobConfig, describe, load_config
 from recsys.config.model import ModelConfig
 from recsys.config.pretraining import PretrainingConfig
+from recsys.config.ranker import RankerConfig
+from recsys.config.refresh import GateConfig, RefreshConfig
 from recsys.config.search import SearchConfig
 from recsys.config.section import Section
 from recsys.config.security import SecurityConfig
@@ -36,11 +38,14 @@ __all__ = [
     "ExperimentConfig",
     "ExperimentsConfig",
     "FeedbackConfig",
+    "GateConfig",
     "IndexConfig",
     "JobConfig",
     "ModelConfig",
     "PrepareConfig",
     "PretrainingConfig",
+    "RankerConfig",
+    "RefreshConfig",
     "SearchConfig",
     "Section",
     "SecurityConfig",

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys.artifact import Artifact, ArtifactWriter
+from recsys.config import RankerConfig
 from recsys.engine.recommender import Event, Recommender
 from recsys.engine.search import Searcher, SearchQuery
 from recsys.index.queries import JudgedQuery, queries_digest, read_queries
@@ -127,29 +128,8 @@ def fit_ranker(
     return Fitted(ranker, told)
 
 
-@dataclass(frozen=True)
-class RankerSettings:
-    """What is learned from: a file of judged `queries` or a log of what was `shown`; see
-    `recsys.index.queries` and `recsys.ranker.shown`.
-
-    Raises:
-        ValueError: neither is given, or both are.
-    """
-
-    queries: str = ""
-    shown: str = ""
-    added_column: str = ""
-    cross_model: str = ""
-    seed: int = 0
-    num_threads: int = 1
-
-    def __post_init__(self) -> None:
-        if bool(self.queries) == bool(self.shown):
-            raise ValueError("give --queries, judged queries, or --shown, a log: one of them")
-
-
 def fit_ranker_artifact(
-    settings: RankerSettings,
+    config: RankerConfig,
     dataset: Artifact,
     checkpoint: Artifact,
     index: Artifact,
@@ -164,34 +144,34 @@ def fit_ranker_artifact(
     recommender = Recommender.load(checkpoint, index, filter_seen=False)
     searcher = Searcher.load(checkpoint, index, recommender)
     items = dataset.read_table("items.parquet")
-    train, valid, depth, told = _lists(settings, searcher, items, now)
-    options = settings.added_column, settings.seed, settings.num_threads, depth
-    fitted = fit_ranker(train, valid, *options, settings.cross_model)
+    train, valid, depth, told = _lists(config, searcher, items, now)
+    options = config.added_column, config.seed, config.num_threads, depth
+    fitted = fit_ranker(train, valid, *options, config.cross_model)
     writer = ArtifactWriter(output, KIND)
     for name, content in fitted.ranker.files().items():
         writer.add_bytes(name, content)
     parents = {"dataset": dataset, "checkpoint": checkpoint, "index": index}
     digests = {name: artifact.digest for name, artifact in parents.items()}
-    source = queries_digest(settings.queries or settings.shown)
-    kept = ("added_column", "cross_model", "seed")
-    config = {"ranker": {name: getattr(settings, name) for name in kept}}
-    return writer.publish(config, digests | {"source": source}, {**fitted.facts, **told})
+    source = queries_digest(config.queries or config.shown)
+    # Where the source lies and how many threads there were is nothing of what the ranker is.
+    kept = config.model_dump(mode="json", exclude={"queries", "shown", "num_threads"})
+    return writer.publish({"ranker": kept}, digests | {"source": source}, {**fitted.facts, **told})
 
 
 def _lists(
-    settings: RankerSettings, searcher: Searcher, items: pa.Table, now: float
+    config: RankerConfig, searcher: Searcher, items: pa.Table, now: float
 ) -> tuple[Lists, Lists, int, dict[str, Any]]:
     """Lists to learn from and to choose by, how deep to rank, and what is told of them."""
-    facts = searcher.facts(settings.added_column)
-    cross = CrossScorer.load(settings.cross_model) if settings.cross_model else None
-    if settings.queries:
-        judged = read_queries(settings.queries, items)
+    facts = searcher.facts(config.added_column)
+    cross = CrossScorer.load(config.cross_model) if config.cross_model else None
+    if config.queries:
+        judged = read_queries(config.queries, items)
         train, valid = (
             judged_lists(searcher, facts, judged.by_split[name], now, cross)
             for name in ("train", "valid")
         )
         return train, valid, RANKED, {"source": "queries", "rows": judged.rows}
-    log = read_shown(settings.shown, items)
+    log = read_shown(config.shown, items)
     model = fit_clicks(log.lists)
     first = round(LEARNED_SHARE * len(log.lists))
     train, depth = clicked_lists(searcher, facts, log.lists[:first], model, now, cross)

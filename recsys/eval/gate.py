@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recsys.config.refresh import GateConfig
+from recsys.config import GateConfig
 from recsys.eval.bootstrap import RESAMPLES, Difference, paired_differences
 from recsys.eval.report_numbers import interval_text, number, signed
 from recsys.eval.row_scores import ROW_METRICS, RowScores

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from recsys.artifact import Artifact, ArtifactWriter
-from recsys.config import EvaluationConfig
-from recsys.config.refresh import GateConfig
+from recsys.config import EvaluationConfig, GateConfig
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.recommender import Ranked, Recommender
 from recsys.eval.gate import CANDIDATE, LIVE, judge

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from recsys.artifact import Artifact, Manifest
+from recsys.config import RankerConfig
 from recsys.engine.final_ranking import ranker_of
-from recsys.engine.fit_ranker import RankerSettings, clicked_lists, fit_ranker, judged_lists
+from recsys.engine.fit_ranker import clicked_lists, fit_ranker, judged_lists
 from recsys.engine.recommender import Event, Query
 from recsys.engine.search import Searcher, SearchQuery, ranking_of
 from recsys.index.fusion import Fusion
@@ -191,4 +192,4 @@ def test_a_ranker_of_another_index_is_refused():
 def test_a_ranker_learns_from_judgements_or_from_a_log():
     for given in ({}, {"queries": "q.parquet", "shown": "s.parquet"}):
         with pytest.raises(ValueError, match="one of them"):
-            RankerSettings(**given)
+            RankerConfig(**given)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.config.refresh import GateConfig
+from recsys.config import GateConfig
 from recsys.engine.recommender import Ranked
 from recsys.eval.gate import CANDIDATE, LIVE, Verdict, judge
 from recsys.eval.paired import OlderRanker
