@@ -36,11 +36,12 @@ from recsys.models.build import ModelShape
 from recsys.training.anomaly import Watch
 from recsys.training.cursor import Cursor
 from recsys.training.ingest import Ingest, Ready
-from recsys.training.job import TEXT_VECTORS, TrainJob
+from recsys.training.job import TrainJob
 from recsys.training.lease import hold
 from recsys.training.loop import train_step
 from recsys.training.progress import Journal
 from recsys.training.run import make_run, start_run
+from recsys.training.text_cache import TEXT_VECTORS
 from recsys.training.workers import run_workers
 
 BLOCKS, STEPS, MAX_HISTORY, TEXT_SIZE = 42, 4, 30, 384

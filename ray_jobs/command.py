@@ -109,11 +109,14 @@ def on_ray(storage: StorageConfig, work: Callable[[], Artifact]) -> Artifact:
     importlib.import_module("ray.data")  # sets its logger's level when it is imported
     configure_storage = importlib.import_module("recsys.storage").configure_storage
 
-    def follow_settings() -> None:
+    def set_up_worker() -> None:
         configure_storage(storage)
+        # Ray Train frees what a stopped trial held by Ray's state API, which finds no cluster
+        # of its own where a machine runs several.
+        os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
 
-    follow_settings()
-    runtime_env = {"env_vars": QUIET, "worker_process_setup_hook": follow_settings}
+    configure_storage(storage)
+    runtime_env = {"env_vars": QUIET, "worker_process_setup_hook": set_up_worker}
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level=logging.WARNING, runtime_env=runtime_env)
     else:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ray_jobs.command import Command
 from ray_jobs.user_key import read_user_key
 from recsys.artifact import Artifact, find_manifest, open_artifact
-from recsys.config import IndexConfig, ModelConfig, TrainingConfig
+from recsys.config import IndexConfig, ModelConfig, SweepConfig, TrainingConfig
 from recsys.data.prepare import Before, input_fingerprints
 from recsys.data.prepare import prepare as prepare_dataset
 from recsys.eval.baselines import SEQUENCE_NAMES, sequence_config
@@ -25,6 +25,7 @@ from recsys.training.distill import distill as distill_checkpoint
 from recsys.training.distill import distilled_settings
 from recsys.training.pretrain import pretrain as pretrain_backbone
 from recsys.training.pretrain import pretrain_parents, pretrain_settings
+from recsys.training.sweep import sweep as sweep_settings
 from recsys.training.trainer import train as train_model
 from recsys.training.trainer import training_parents
 
@@ -81,6 +82,20 @@ def _train(command: Command, model: ModelConfig, training: TrainingConfig, place
         config,
         training_parents(model, training, dataset),
         lambda output: train_model(model, training, dataset, output),
+    )
+
+
+def sweep(command: Command, space: SweepConfig) -> Artifact:
+    """Dataset -> sweep: the best settings of model and training that were found."""
+    dataset = open_artifact(command.place("dataset"), "dataset")
+    job = command.job
+    told = {"sweep": space, "model": job.model, "training": job.training}
+    return _keep_or_make(
+        command.place("sweep"),
+        "sweep",
+        {name: section.model_dump(mode="json") for name, section in told.items()},
+        {"dataset": dataset.digest},
+        lambda output: sweep_settings(space, job.model, job.training, dataset, output),
     )
 
 

@@ -26,6 +26,7 @@ from recsys.config.security import SecurityConfig
 from recsys.config.serving import ServeArgs
 from recsys.config.storage import StorageConfig
 from recsys.config.store import FeedbackConfig, StoreConfig
+from recsys.config.sweep import SweepConfig
 from recsys.config.training import AugmentConfig, TrainingConfig
 from recsys.config.world import WorldConfig
 
@@ -53,6 +54,7 @@ __all__ = [
     "SplitConfig",
     "StorageConfig",
     "StoreConfig",
+    "SweepConfig",
     "TrainingConfig",
     "VariantConfig",
     "WorldConfig",

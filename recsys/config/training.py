@@ -36,6 +36,13 @@ class AugmentConfig(Section):
     """Share of the windows in which items give way to items of similar text."""
     max_length: Annotated[int, Field(ge=2)] = 5
     """Only windows of at most so many events are altered."""
+    paraphrase: Share = 0.0
+    """Share of the items that a step reads in other words, one of `num_paraphrases` each."""
+    num_paraphrases: PositiveInt = 4
+    """Texts by rules for each item, encoded once before training."""
+    paraphrases: str | None = None
+    """Parquet file with `item_id` and `text`, as from a language model, in place of the rules;
+    items that it lacks are read as they are."""
 
     @model_validator(mode="after")
     def _one_way_at_most(self) -> Self:

@@ -21,9 +21,9 @@ from recsys.models.item_encoder import ItemInputs
 from recsys.models.warm_start import check_start
 from recsys.schema import History
 from recsys.storage import read_bytes
+from recsys.training.text_cache import PARAPHRASES, TEXT_VECTORS
 from recsys.training.values import check_values
 
-TEXT_VECTORS = "text_vectors"
 NUM_NEIGHBOURS = 10
 """Items of similar text that augmentation substitutes an item by."""
 
@@ -55,23 +55,40 @@ class CatalogueInputs:
     ) -> None:
         self._device = device
         self._text: torch.Tensor | None = None
+        self._paraphrases: torch.Tensor | None = None
+        self._paraphrased = job.training.augment.paraphrase
         self._tokens: np.ndarray | None = None
         if job.text_vectors:
-            self._text = _read_text(job.text_vectors).to(device, dtype)
+            cached = load(read_bytes(job.text_vectors))
+            self._text = cached[TEXT_VECTORS].to(device, dtype)
+            if self._paraphrased:
+                self._paraphrases = cached[PARAPHRASES].to(device, dtype)
         elif job.model.item_features != "id":
             self._tokens = _read_tokens(dataset)
             self._num_tokens = np.array([len(tokens) for tokens in self._tokens], dtype=np.int64)
 
-    def of(self, item_indexes: torch.Tensor) -> ItemInputs:
-        """The inputs of these items, on the device."""
+    def of(self, item_indexes: torch.Tensor, draws: torch.Generator | None = None) -> ItemInputs:
+        """The inputs of these items, on the device; with `draws` some are read in other words."""
         rows = item_indexes.to(self._device)
         if self._text is not None:
             whole = len(rows) == len(self._text)
-            return ItemInputs(rows, text=self._text if whole else self._text[rows])
+            text = self._text if whole else self._text[rows]
+            return ItemInputs(rows, text=self._reworded(text, rows, draws))
         if self._tokens is not None:
             tokens = pack_tokens(self._tokens[item_indexes.numpy()])  # pyright: ignore
             return ItemInputs(rows, tokens=tokens.to(self._device))
         return ItemInputs(rows)
+
+    def _reworded(
+        self, text_CE: torch.Tensor, rows: torch.Tensor, draws: torch.Generator | None
+    ) -> torch.Tensor:
+        if self._paraphrases is None or draws is None:
+            return text_CE
+        number = len(self._paraphrases)
+        chosen = torch.rand(len(rows), generator=draws) < self._paraphrased
+        variants = torch.randint(number, (len(rows),), generator=draws)
+        others_CE = self._paraphrases[variants.to(self._device), rows]
+        return torch.where(chosen.to(self._device)[:, None], others_CE, text_CE)
 
     def num_tokens(self, item_indexes: torch.Tensor) -> int:
         """Tokens of these items' texts; 0 where the run reads none."""
@@ -109,10 +126,6 @@ def make_augmenter(training: TrainingConfig, items: CatalogueInputs) -> Augmente
     return Augmenter(augment, training.seed, neighbours)
 
 
-def _read_text(uri: str) -> torch.Tensor:
-    return load(read_bytes(uri))[TEXT_VECTORS]
-
-
 def _read_tokens(dataset: Artifact) -> np.ndarray:
     column = dataset.read_table("items.parquet", [schema.TOKEN_IDS])[schema.TOKEN_IDS]
     rows = np.empty(len(column), dtype=object)
@@ -126,9 +139,9 @@ def check_training(
     """What can be known to fail before any work is done; `start` is `training.start_from`.
 
     Raises:
-        ValueError: `event_weights` names an event that the dataset does not have, substitution is
-            asked for where there are no cached text vectors to find similar items by, ratings
-            where the dataset has no values, or a checkpoint to start from does not fit.
+        ValueError: `event_weights` names an event that the dataset does not have, substitution or
+            paraphrases are asked for where there are no cached text vectors, ratings where the
+            dataset has no values, or a checkpoint to start from does not fit.
     """
     read_event_weights(training, dataset)
     if start is not None:
@@ -136,12 +149,13 @@ def check_training(
     if training.rating_weight:
         check_values(dataset)
     cached = model.item_features != "id" and model.tuning == "frozen"
-    if training.augment.substitute and not cached:
-        raise ValueError(
-            "training.augment.substitute finds similar items by the cached text vectors of a "
-            f"frozen backbone, and there are none with model.item_features '{model.item_features}' "
-            f"and model.tuning '{model.tuning}': set substitute to 0"
-        )
+    for name in ("substitute", "paraphrase"):
+        if getattr(training.augment, name) and not cached:
+            raise ValueError(
+                f"training.augment.{name} needs the cached text vectors of a frozen backbone, and "
+                f"there are none with model.item_features '{model.item_features}' and model.tuning "
+                f"'{model.tuning}': set {name} to 0"
+            )
 
 
 def read_event_weights(training: TrainingConfig, dataset: Artifact) -> np.ndarray | None:

@@ -32,6 +32,9 @@ from recsys.training.zero import start_engine
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+REWORDING = 0x9A4A << 32
+"""Keeps these draws apart from those of negatives by the same seed."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -61,6 +64,12 @@ class Run:
     def shared_seed(self, step: int) -> int:
         """Seed of what all ranks draw alike in a step."""
         return self.job.training.seed * 1_000_003 + step
+
+    def rewording(self, step: int) -> torch.Generator | None:
+        """Draws which items a step of training reads in other words; all ranks draw alike."""
+        if not self.engine.training:
+            return None
+        return torch.Generator().manual_seed(REWORDING + self.shared_seed(step))
 
 
 def start_run(job: TrainJob) -> Run:

@@ -69,7 +69,9 @@ def score_parts(run: Run, parts: list[Batch], step: int) -> Iterator[Scored]:
     for part, weight in zip(parts, weights, strict=True):
         candidates, batch = _candidates(run, part, step, targets)
         batch = _moved(batch, run.engine.device)
-        vectors: Vectors = run.engine(batch, run.items.of(candidates.item_indexes))
+        vectors: Vectors = run.engine(
+            batch, run.items.of(candidates.item_indexes, run.rewording(step))
+        )
         share = whole * weight / max(sum(weights), TINY)
         work = work_of(part, candidates, run.items.num_tokens(candidates.item_indexes))
         yield Scored(batch, candidates, *vectors, draws, weight, share, work)

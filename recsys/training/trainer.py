@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Sequence
 
+import ray.train
 import torch
-from safetensors.torch import load, save
 
 from recsys import schema
-from recsys.artifact import Artifact, ArtifactWriter, find_manifest, open_artifact, write_file
-from recsys.config import IndexConfig, ModelConfig, TrainingConfig
+from recsys.artifact import Artifact, ArtifactWriter, find_manifest
+from recsys.config import ModelConfig, TrainingConfig
 from recsys.data.tokenize import load_tokenizer
-from recsys.index.embed import embed_text
-from recsys.models.backbone import TextEncoder, fit_whitening, load_text_encoder, merge_lora
+from recsys.models.backbone import load_text_encoder, merge_lora
 from recsys.models.build import (
     ITEMS,
     LOG,
@@ -25,13 +24,12 @@ from recsys.models.build import (
     text_size,
 )
 from recsys.models.recommender_model import RecommenderModel
-from recsys.models.warm_start import read_whitening
 from recsys.pretrained import backbone_digest
-from recsys.storage import has_file, read_bytes
-from recsys.training.job import TEXT_VECTORS, TrainJob, check_training
-from recsys.training.lease import hold
+from recsys.training.job import TrainJob, check_training
+from recsys.training.lease import Lease, hold
 from recsys.training.loop import train_loop
 from recsys.training.resume import NOT_IN_NAME, read_best
+from recsys.training.text_cache import cache_text, open_start, read_whitening_of
 from recsys.training.workers import run_workers
 
 
@@ -46,15 +44,38 @@ def train(model: ModelConfig, training: TrainingConfig, dataset: Artifact, outpu
         LeaseError: another trainer is at work on the same run.
         ShardError: no checkpoint of the run is good.
     """
-    start = open_artifact(training.start_from, "checkpoint") if training.start_from else None
-    check_training(model, training, dataset, start)
-    run_uri = f"{str(output).rstrip('/')}-run"
-    parents = training_parents(model, training, dataset)
-    job = _make_job(model, training, dataset, start, run_uri)
-    run, settings = f"{run_uri}/{_run_name(model, training, parents)}", job.model_dump(mode="json")
+    job, run = make_job(model, training, dataset, f"{str(output).rstrip('/')}-run")
     with hold(run) as lease:
-        run_workers(train_loop, settings, training, run, lease, SCORE)
-        return _publish(job, dataset, parents, run, output)
+        fit(job, run, lease)
+        return _publish(job, dataset, training_parents(model, training, dataset), run, output)
+
+
+def make_job(
+    model: ModelConfig, training: TrainingConfig, dataset: Artifact, run_uri: str
+) -> tuple[TrainJob, str]:
+    """What the workers are told, and the folder of `run_uri` that is this run's own.
+
+    Raises:
+        ValueError: an option does not fit the dataset or the model.
+    """
+    check_training(model, training, dataset, open_start(training))
+    job = TrainJob(
+        dataset=dataset.uri,
+        model=model,
+        training=training,
+        shape=_shape(model, dataset),
+        text_vectors=cache_text(model, training, dataset, run_uri),
+    )
+    name = _run_name(model, training, training_parents(model, training, dataset))
+    return job, f"{run_uri}/{name}"
+
+
+def fit(
+    job: TrainJob, run: str, lease: Lease, watchers: Sequence[ray.train.UserCallback] = ()
+) -> None:
+    """Train in the folder `run`; `watchers` are told of every checkpoint."""
+    settings = job.model_dump(mode="json")
+    run_workers(train_loop, settings, job.training, run, lease, SCORE, watchers)
 
 
 def training_parents(
@@ -75,23 +96,6 @@ def _run_name(model: ModelConfig, training: TrainingConfig, parents: dict[str, s
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
-def _make_job(
-    model: ModelConfig,
-    training: TrainingConfig,
-    dataset: Artifact,
-    start: Artifact | None,
-    run_uri: str,
-) -> TrainJob:
-    cache = _cache_text(model, training, dataset, start, run_uri)
-    return TrainJob(
-        dataset=dataset.uri,
-        model=model,
-        training=training,
-        shape=_shape(model, dataset),
-        text_vectors=f"{run_uri}/{cache}" if cache else None,
-    )
-
-
 def _shape(model: ModelConfig, dataset: Artifact) -> ModelShape:
     prepare = dataset.manifest.config["prepare"]
     return ModelShape(
@@ -100,37 +104,6 @@ def _shape(model: ModelConfig, dataset: Artifact) -> ModelShape:
         num_events=len(prepare["events"]),
         text_size=text_size(model),
     )
-
-
-def _cache_text(
-    model: ModelConfig,
-    training: TrainingConfig,
-    dataset: Artifact,
-    start: Artifact | None,
-    run_uri: str,
-) -> str | None:
-    """Name of the file with a frozen backbone's text vectors, made unless it is already there."""
-    if model.item_features == "id" or model.tuning != "frozen":
-        return None
-    items = next(f.sha256 for f in dataset.manifest.files if f.path == "items.parquet")
-    told = [items, model.backbone, model.pooling, model.backbone_precision, str(model.whiten)]
-    told += [backbone_digest(model.backbone), start.digest if start else ""]
-    name = f"text_vectors_{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}.safetensors"
-    if not has_file(f"{run_uri}/{name}"):
-        index = IndexConfig(num_workers=training.num_workers, use_gpu=training.use_gpu)
-        text_NE = embed_text(dataset, model, index)
-        write_file(run_uri, name, save(_text_tensors(model, text_NE, start)))
-    return name
-
-
-def _text_tensors(
-    model: ModelConfig, text_NE: torch.Tensor, start: Artifact | None
-) -> dict[str, torch.Tensor]:
-    if not model.whiten:
-        return {TEXT_VECTORS: text_NE}
-    mean_E, whitening_EE = read_whitening(start) if start else fit_whitening(text_NE)
-    whitened_NE = (text_NE - mean_E) @ whitening_EE
-    return {TEXT_VECTORS: whitened_NE, "mean": mean_E, "whitening": whitening_EE}
 
 
 def _publish(
@@ -161,13 +134,8 @@ def _trained(job: TrainJob, state: dict[str, torch.Tensor]) -> RecommenderModel:
     add_heads(model, job.training.heads, job.model, job.shape)
     model.load_state_dict(state)
     if text is not None:
-        _finish_text(job, text)
+        text.backbone = merge_lora(text.backbone)
+        if job.text_vectors and job.model.whiten:
+            text.set_whitening(*read_whitening_of(job.text_vectors))
     model.text_encoder = text
     return model
-
-
-def _finish_text(job: TrainJob, text: TextEncoder) -> None:
-    text.backbone = merge_lora(text.backbone)
-    if job.text_vectors and job.model.whiten:
-        tensors = load(read_bytes(job.text_vectors))
-        text.set_whitening(tensors["mean"], tensors["whitening"])

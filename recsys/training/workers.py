@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -42,11 +42,12 @@ def run_workers(
     run: str,
     lease: Lease,
     score: str | None = None,
+    watchers: Sequence[ray.train.UserCallback] = (),
 ) -> None:
     """Run `loop(settings)` in every worker; checkpoints lie in the folder `run`.
 
     A run of the same folder that was interrupted is gone on with. The newest checkpoints are kept,
-    and those that are best by the metric `score`.
+    and those that are best by the metric `score`. `watchers` are told of each.
 
     Raises:
         TrainingFailedError: workers failed more than `config.max_failures` times.
@@ -69,7 +70,7 @@ def run_workers(
             storage_filesystem=fs,
             failure_config=survival(config),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-            callbacks=[Keeper(run, score, lease)],
+            callbacks=[Keeper(run, score, lease), *watchers],
         ),
     )
     trainer.fit()
