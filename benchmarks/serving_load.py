@@ -1,7 +1,8 @@
 """Load for the serving benchmarks: many clients that each wait for an answer before they ask again.
 
 A process of its own: `python -m benchmarks.serving_load URL INDEX CLIENTS SECONDS` prints one line
-of JSON. Histories are random items of the index, 1 to 20 of them, by a fixed seed.
+of JSON. Histories are random items of the index, 1 to 20 of them, by a fixed seed. With `listed`
+behind it a body is a list of one request, as servers take it whose handlers are called with many.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ class Load:
     cpu_ms_per_request: float = 0.0
 
 
-def run_load(url: str, index: str, clients: int, seconds: float, server: int) -> Load:
+def run_load(
+    url: str, index: str, clients: int, seconds: float, server: int, listed: bool = False
+) -> Load:
     """Load from a process of its own, and the CPU time that the server and its children took."""
     command = [sys.executable, "-m", "benchmarks.serving_load"]
     before = _cpu_seconds(server)
     done = subprocess.run(
-        [*command, url, index, str(clients), str(seconds)],
+        [*command, url, index, str(clients), str(seconds), *(["listed"] if listed else [])],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -58,12 +61,13 @@ def _cpu_seconds(server: int) -> float:
     return sum(t.user + t.system for t in times)
 
 
-def bodies(index: str) -> list[bytes]:
+def bodies(index: str, listed: bool = False) -> list[bytes]:
     """Requests to cycle through."""
     ids = open_artifact(index, "index").read_table("items.parquet")["item_id"].to_pylist()
     chosen = random.Random(0)
     histories = [chosen.choices(ids, k=chosen.randint(1, 20)) for _ in range(BODIES)]
-    return [json.dumps({"history": h, "top_k": 10}).encode() for h in histories]
+    requests = [{"history": history, "top_k": 10} for history in histories]
+    return [json.dumps([one] if listed else one).encode() for one in requests]
 
 
 async def _ask(url: str, asked: list[bytes], clients: int, seconds: float) -> Load:
@@ -91,8 +95,9 @@ async def _ask(url: str, asked: list[bytes], clients: int, seconds: float) -> Lo
 
 
 if __name__ == "__main__":
-    url, index, clients, seconds = sys.argv[1:]
-    load = asyncio.run(_ask(url, bodies(index), int(clients), float(seconds)))
+    url, index, clients, seconds, *form = sys.argv[1:]
+    asked = bodies(index, listed=form == ["listed"])
+    load = asyncio.run(_ask(url, asked, int(clients), float(seconds)))
     seen = asdict(load)
     del seen["cpu_ms_per_request"]
     print(json.dumps(seen))
