@@ -6,6 +6,7 @@ logged once for each; one that is in none may be logged too, for estimates from 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,10 +19,15 @@ from recsys.data.quality import normalise
 from recsys.data.sources import (
     INTERACTION_COLUMNS,
     Column,
+    RawFile,
     find_source,
+    list_files,
     read_source,
 )
+from recsys.storage import StorageError
 
+DAY = re.compile(r"/date=([0-9]{4}-[0-9]{2}-[0-9]{2})/")
+"""The day of a log's file, as `recsys.store.feedback` names folders."""
 REQUEST_ID, EXPERIMENT, VARIANT = "request_id", "experiment", "variant"
 LISTS = {"item_ids": "item_id", "positions": "position"}
 """List columns of an exposure, and the column of one item shown that each becomes."""
@@ -127,41 +133,75 @@ class Exposures:
     reasons: dict[str, int]
 
 
-def read_exposures(uri: str, experiment: str | None = None) -> Exposures:
+class NothingLogged(ValueError):
+    """A log has nothing of what was asked for, or nothing yet."""
+
+
+def read_exposures(uri: str, experiment: str | None = None, since: str = "") -> Exposures:
     """The exposures below the folder `uri`, of one experiment or of all.
+
+    `since` is a date, such as 2026-01-31: older days are not opened.
 
     Rows of a user who saw two variants of one experiment are refused as `crossed_over`: of them
     nobody can say what made them click.
 
     Raises:
-        ValueError: there are no files, a file is not whole Parquet or lacks a column, or nothing is
-            logged of this experiment; names those that are.
+        NothingLogged: there are no files of these days, or nothing is logged of this experiment;
+            names those that are.
+        ValueError: a file is not whole Parquet or lacks a column.
     """
-    raw = pl.DataFrame(pl.from_arrow(_read(uri, _COLUMNS)))
+    raw = pl.DataFrame(pl.from_arrow(read_log(uri, _COLUMNS, since)))
     absent = [pl.lit(None, pl.List(pl.Float64)).alias(n) for n in _COLUMNS if n not in raw.columns]
     rows = raw.with_columns(*absent, pl.col(schema.USER_ID).cast(pl.String)).select(*_COLUMNS)
     if experiment is not None:
         logged = rows[EXPERIMENT].unique().drop_nulls().sort().to_list()
         rows = rows.filter(pl.col(EXPERIMENT) == experiment)
         if rows.is_empty():
-            raise ValueError(
+            raise NothingLogged(
                 f"{uri} has nothing of experiment '{experiment}'; it has: {', '.join(logged)}"
             )
     return _divide(rows)
 
 
-def read_feedback(uri: str) -> pl.DataFrame:
+def read_feedback(uri: str, since: str = "") -> pl.DataFrame:
     """The events below the folder `uri`, with the columns of an interaction, as they are.
 
     Raises:
-        ValueError: there are no events, or a file is not whole Parquet or lacks a column.
+        NothingLogged: there are no files of the days from `since` on.
+        ValueError: a file is not whole Parquet or lacks a column.
     """
-    return normalise(_read(uri, _FEEDBACK))
+    return normalise(read_log(uri, _FEEDBACK, since))
 
 
-def _read(uri: str, columns: dict[str, Column]) -> pa.Table:
+def read_log(uri: str, columns: dict[str, Column], since: str = "") -> pa.Table:
+    """The rows below the folder `uri`; files of a day before `since` are not opened.
+
+    Raises:
+        NothingLogged: there are no such files.
+        ValueError: a file is not whole Parquet or lacks a column.
+    """
     parent, _, name = uri.rstrip("/").rpartition("/")
-    return read_source(find_source(parent or ".", name, columns))
+    place = parent or "."
+    old = [file for file in _files(place, name) if _day_of(file) < since]
+    source = find_source(place, name, columns, done=old)
+    if not source.paths:
+        raise NothingLogged(f"{uri} has no files from {since} on")
+    return read_source(source)
+
+
+def _files(place: str, name: str) -> list[RawFile]:
+    try:
+        return list_files(place, name)
+    except StorageError:
+        raise
+    except ValueError as error:
+        raise NothingLogged(str(error)) from error
+
+
+def _day_of(file: RawFile) -> str:
+    """A file outside the folder of a day is of the newest: it may hold any."""
+    found = DAY.search(f"/{file.path}")
+    return found[1] if found else "9999-12-31"
 
 
 def _divide(rows: pl.DataFrame) -> Exposures:

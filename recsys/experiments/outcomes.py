@@ -43,22 +43,27 @@ class Outcomes:
 
 
 def read_outcomes(
-    exposures_uri: str, feedback_uri: str, config: AnalysisConfig, experiment: str | None = None
+    exposures_uri: str,
+    feedback_uri: str,
+    config: AnalysisConfig,
+    experiment: str | None = None,
+    since: str = "",
 ) -> Outcomes:
     """The outcome of `experiment`, or of the only one that is logged, from two Parquet folders.
 
-    All is held in memory: a hundred bytes or so for each item shown.
+    All is held in memory: a hundred bytes or so for each item shown. Days before the date `since`
+    are not opened.
 
     Raises:
         ValueError: a folder cannot be read, nothing is logged of the experiment, or several are
             logged and none is named.
     """
-    exposures = read_exposures(exposures_uri, experiment)
+    exposures = read_exposures(exposures_uri, experiment, since)
     name = experiment or _only_one(exposures.rows[EXPERIMENT], exposures_uri)
     rows = exposures.rows.filter(pl.col(EXPERIMENT) == name)
     if rows.is_empty():
         raise ValueError(f"{exposures_uri}: no good row of '{name}' is left: {exposures.reasons}")
-    impressions, used = attribute(rows, read_feedback(feedback_uri), config)
+    impressions, used = attribute(rows, read_feedback(feedback_uri, since), config)
     elsewhere = len(exposures.rows) - len(rows)  # requests in no experiment
     counts = exposures.counts | {"kept": len(rows), "no_experiment": elsewhere}
     told = {"exposures": counts | exposures.reasons, "feedback": used.counts}

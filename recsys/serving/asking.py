@@ -17,6 +17,7 @@ from recsys.registry import LIVE
 from recsys.schema import Answer, Explanation, Recommendation
 from recsys.serving.api.requests import PersonalRequest
 from recsys.serving.api.responses import RecommendResponse, SearchResponse
+from recsys.serving.measured import Asked
 from recsys.serving.queries import events_of
 from recsys.serving.served_model import ServedModel
 from recsys.serving.service import RecommenderService
@@ -45,6 +46,9 @@ class Asking:
             sent = events_of(request)
             history, degraded = await service.memory.history_of(request.user_id, sent)
         variants = service.experiments.variants_of(request.user_id)
+        names = {name: variant.name for name, variant in variants.items()}
+        asked = Asked(request.user_id, names, service.model_for(variants).version)
+        state.asked = [*getattr(state, "asked", []), asked]
         return cls(service, request.user_id, state, history, degraded, variants)
 
     @property
@@ -86,6 +90,7 @@ class Asking:
     def _told(self, route: str, answer: Answer, model: ServedModel) -> list[str]:
         """Count and log an answer; what it was made without."""
         self.state.model_version = model.version
+        self.state.num_items = len(answer.items)
         shown = [(item.item_id, item.score) for item in answer.items]
         degraded = [*self.degraded, *self._log_exposure(shown, model)]
         self.service.metrics.answered(route, answer, model, degraded)

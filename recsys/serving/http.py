@@ -9,6 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from recsys.serving.measured import Measured
 from recsys.serving.openapi import install_openapi
 from recsys.serving.problems import install_problems, problem
 from recsys.serving.routes.events import events_routes
@@ -55,4 +56,5 @@ def build_http(service: RecommenderService) -> ASGIApp:
     for routes in ROUTES:
         app.include_router(routes(service))
     app.include_router(page_routes())
-    return secure(Traced(app, service.traces), service.args.security)
+    secured = secure(Traced(app, service.traces), service.args.security)
+    return Measured(secured, service.memory.feedback)

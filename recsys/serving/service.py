@@ -83,6 +83,10 @@ class RecommenderService:
         with self.metrics.stage(name), self.traces.span(name), watched_by(self.stage):
             yield
 
+    def model_for(self, variants: dict[str, VariantConfig]) -> ServedModel:
+        """The model that answers a user who is in these variants, at this moment."""
+        return self.models.of(_alias_of(variants))
+
     async def recommend(self, query: Query, variants: dict[str, VariantConfig]) -> Answered:
         """Answer one request in the same forward pass as those that wait beside it.
 
@@ -91,7 +95,7 @@ class RecommenderService:
         """
         query = _varied(query, variants)
         alias = _alias_of(variants)
-        model = self.models.of(alias)
+        model = self.model_for(variants)
         _hold(model.recommender.check, query)
         # All that the answer depends on, so that a new event or a new model is never answered old.
         key = f"{model.version} {model.index.digest} {query!r}"
@@ -133,7 +137,7 @@ class RecommenderService:
         Raises:
             SearchOff: there is a text and this service does not search.
         """
-        model = self.models.of(_alias_of(variants))
+        model = self.model_for(variants)
         with self.stage("rank"):
             rank = model.recommender.rank_items
             [answer] = await asyncio.to_thread(rank, [query], [item_ids])
@@ -155,7 +159,7 @@ class RecommenderService:
         for variant in variants.values():
             if variant.personal is not None:
                 query = replace(query, personal=variant.personal)
-        model = self.models.of(_alias_of(variants))
+        model = self.model_for(variants)
         _hold(_search_of(model).check, query)
         with self.stage("search"):
             return await asyncio.to_thread(_search_of(model).search, query), model

@@ -6,6 +6,7 @@ when it works again, and once the spool is full new rows are refused.
 
     <uri>/interactions/date=2026-01-31/part-<unique>.parquet   raw interactions, as `prepare` reads
     <uri>/exposures/date=2026-01-31/part-<unique>.parquet
+    <uri>/requests/date=2026-01-31/part-<unique>.parquet
 
 A row is below the day, in UTC, of its own timestamp, so a late one goes into an old folder.
 Replicas write at once without knowing of each other, as no two files have one name.
@@ -35,7 +36,7 @@ from recsys.store.spool import Spool
 
 log = logging.getLogger(__name__)
 
-INTERACTIONS, EXPOSURES = "interactions", "exposures"
+INTERACTIONS, EXPOSURES, REQUESTS = "interactions", "exposures", "requests"
 MOST_BUFFERS = 10
 """Times `max_rows` that memory may hold, where the disk does not keep up."""
 CLOSE_S = 10.0
@@ -119,6 +120,15 @@ class FeedbackLog:
             ValueError: a timestamp is before 1970 or after the year 9999, or the columns differ.
         """
         self._append(EXPOSURES, exposures)
+
+    def append_requests(self, requests: pa.Table) -> None:
+        """Log how requests ended, as `append_exposures` logs what they were answered with.
+
+        Raises:
+            FeedbackRefused: there is no room, or the log is closed.
+            ValueError: a timestamp is before 1970 or after the year 9999, or the columns differ.
+        """
+        self._append(REQUESTS, requests)
 
     def flush(self) -> None:
         """Write and send everything now.
