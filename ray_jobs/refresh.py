@@ -1,6 +1,7 @@
 """The daily loop: new events to a candidate that goes on from the live model, and a gate.
 
-The exit code is 0 where the candidate passed and was promoted, 3 where the gate stopped it.
+The exit code is 0 where the candidate passed and was promoted, with `--canary` to all users, and 3
+where the gate stopped it or the canary rolled it back.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from recsys.config import JobConfig, RefreshConfig, load_config
 from recsys.registry import AliasName
 
 STOPPED = 3
-"""Exit code where the gate stopped a candidate: no error, and not promoted."""
+"""Exit code where the gate or the canary stopped a candidate: no error, and not live."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class Arguments:
     """Read all files again, as after some were rewritten; else only new ones."""
     user_key_file: Path | None = None
     """File with the key that makes pseudonyms of user ids; else RECSYS_USER_KEY, else no key."""
+    canary: str = ""
+    """TOML file of the service's experiments, or its URI: a candidate that passed goes live by a
+    canary. Without it nobody gets it but by an experiment."""
     alias: AliasName = "candidate"
     """What a candidate that passed becomes: 'candidate' serves nobody but an experiment."""
     refresh: RefreshConfig = field(default_factory=RefreshConfig)
@@ -66,6 +69,8 @@ def run(arguments: Arguments) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     command = arguments.command
     _check_split(command.job)
+    if arguments.canary and arguments.alias != "candidate":
+        raise ValueError(f"--canary needs --alias candidate, not {arguments.alias}")
     # Only now: Ray reads its environment when it is imported, and torch takes seconds.
     verdict = on_ray(command.job.storage, lambda: _stages().refresh(arguments, command))
     told = verdict.read_json("gate.json")
@@ -74,6 +79,8 @@ def run(arguments: Arguments) -> int:
     if told["passed"]:
         _promote(arguments, command)
     print(verdict.uri, flush=True)
+    if told["passed"] and arguments.canary:
+        return _watch(arguments)
     return 0 if told["passed"] else STOPPED
 
 
@@ -96,3 +103,10 @@ def _promote(arguments: Arguments, command: Command) -> None:
         promote.Arguments(arguments.registry, *places, arguments.alias, arguments.wait_s)
     )
     print(f"{made.version} is {arguments.alias}", file=sys.stderr)
+
+
+def _watch(arguments: Arguments) -> int:
+    canary = importlib.import_module("ray_jobs.canary")
+    log = arguments.feedback or arguments.data
+    places = (arguments.registry, arguments.canary, log)
+    return canary.run(canary.Arguments(*places, arguments.refresh.canary))

@@ -19,7 +19,7 @@ from recsys.config.job import JobConfig, describe, load_config
 from recsys.config.model import ModelConfig
 from recsys.config.pretraining import PretrainingConfig
 from recsys.config.ranker import RankerConfig
-from recsys.config.refresh import GateConfig, RefreshConfig
+from recsys.config.refresh import CanaryConfig, GateConfig, RefreshConfig
 from recsys.config.search import SearchConfig
 from recsys.config.section import Section
 from recsys.config.security import SecurityConfig
@@ -33,6 +33,7 @@ from recsys.config.world import WorldConfig
 __all__ = [
     "AnalysisConfig",
     "AugmentConfig",
+    "CanaryConfig",
     "CompletionConfig",
     "DistillationConfig",
     "EvaluationConfig",

@@ -24,9 +24,6 @@ METRICS = {
 MISMATCH_LEVEL = 0.001
 """A split this unlikely is a fault, not chance: Kohavi, Tang & Xu, "Trustworthy online controlled
 experiments", 2020, chapter 21."""
-LEAST_EVENTS = 10
-"""Successes and failures a group needs before its mean is taken for normal: Fleiss, Levin & Paik,
-"Statistical methods for rates and proportions", 2003, ask for 5 of each."""
 
 
 def analyse(
@@ -121,19 +118,11 @@ def _sample(rows: pl.DataFrame, metric: str) -> Sample:
     return Sample(*columns)
 
 
-def _tells(sample: Sample) -> bool:
-    """Whether there is enough of a group to take its mean for normal."""
-    hits = float(sample.numerator.sum())
-    if min(hits, float(sample.denominator.sum()) - hits) < LEAST_EVENTS:
-        return False
-    return bool(np.ptp(sample.contributions()) > 0)
-
-
 def _means(rows: pl.DataFrame, level: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for metric in METRICS:
         sample = _sample(rows, metric)
-        low, high = sample.interval(level) if _tells(sample) else (None, None)
+        low, high = sample.interval(level) if sample.tells else (None, None)
         value = sample.ratio if len(rows) else None
         found[metric] = {"value": value, "low": low, "high": high}
     sums = {name: int(rows[name].sum()) for name in ("users", "impressions", "clicks", "converted")}
@@ -148,7 +137,7 @@ def _comparisons(groups: dict[str, pl.DataFrame], config: AnalysisConfig) -> lis
     for metric, variant in pairs:
         first, second = (_sample(groups[name], metric) for name in (control, variant))
         named = {"metric": metric, "control": control, "variant": variant}
-        if _tells(first) and _tells(second):
+        if first.tells and second.tells:
             effect = config.expected_effect * first.ratio if config.sequential else None
             named |= compare(first, second, config.level, effect).to_json()
         found.append(named)
@@ -165,7 +154,7 @@ def _needed(
     needed: dict[str, int | None] = dict.fromkeys(METRICS)
     for metric in METRICS:
         sample = _sample(rows, metric)
-        if _tells(sample):
+        if sample.tells:
             of_metric = [each for each in comparisons if each["metric"] == metric]
             saved = [each["variance_saved"] for each in of_metric if "p_value" in each]
             left = 1 - (sum(saved) / len(saved) if saved else 0.0)

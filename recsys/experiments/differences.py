@@ -16,7 +16,11 @@ import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import betainc, betaln, ndtr, ndtri
+
+LEAST_EVENTS = 10
+"""Successes and failures a group needs before its mean is taken for normal: Fleiss, Levin & Paik,
+"Statistical methods for rates and proportions", 2003, ask for 5 of each."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,14 @@ class Sample:
     def ratio(self) -> float:
         """sum(numerator) / sum(denominator)."""
         return float(self.numerator.sum() / self.denominator.sum())
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is enough of the group to take its mean for normal."""
+        hits = float(self.numerator.sum())
+        if min(hits, float(self.denominator.sum()) - hits) < LEAST_EVENTS:
+            return False
+        return bool(np.ptp(self.contributions()) > 0)
 
     def contributions(self) -> np.ndarray:
         """(U,) z: values whose mean is the ratio and whose spread is its uncertainty."""
@@ -158,3 +170,22 @@ def always_valid_p_value(difference: float, error: float, effect: float) -> floa
     gain = (effect / error) ** 2
     score = (difference / error) ** 2
     return min(1.0, math.exp(math.log1p(gain) / 2 - score * gain / (2 * (1 + gain))))
+
+
+def always_valid_sign_p_value(more: int, fewer: int) -> float:
+    """How likely so many more users on the first of two equal sides are by chance, at any look.
+
+    Of users who are divided at random into halves, and to whom the same happens on either side, a
+    half is on the first, one after the other. The p-value is 1 / the likelihood ratio of n users, k
+    on the first side, mixed evenly over all shares above a half,
+
+        2^(n + 1) integral from 1/2 to 1 of t^k (1 - t)^(n - k) dt,
+
+    a test of Robbins' and Ville's kind (Johari et al. 2022, as above): exact for few users too.
+    """
+    a, b = more + 1, fewer + 1
+    above = float(betainc(b, a, 0.5))  # the Beta(a, b) share above 1/2
+    if above == 0:
+        return 1.0
+    logarithm = (more + fewer + 1) * math.log(2) + float(betaln(a, b)) + math.log(above)
+    return math.exp(min(0.0, -logarithm))
