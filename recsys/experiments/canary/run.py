@@ -24,6 +24,8 @@ from recsys.experiments.canary.state import CanaryState, decide, load_state, sav
 from recsys.registry import LIVE, Alias, AliasName, Registry
 
 log = logging.getLogger(__name__)
+MOST_BLIND = 12
+"""Looks without a result, one after the other: an hour as `look_s` is by default."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +54,23 @@ def run_canary(places: Places, config: CanaryConfig, clock: Clock | None = None)
     """Bring the registry's candidate to all users, or back to none; returns how that ended.
 
     One that was begun goes on, and a candidate that was judged is not judged again until it is
-    promoted again. A step takes `max_step_s` at most; a place that cannot be read is tried again
-    for as long.
+    promoted again. A step takes `max_step_s` at most, and after `MOST_BLIND` looks at places that
+    cannot be read the candidate goes back.
 
     Raises:
-        ValueError: there is nothing to begin with, or a place could not be read for too long.
+        ValueError: there is nothing to begin with, or nothing can be written either.
     """
     clock = clock or Clock()
     canary = Canary(places, config, clock)
-    state, last = canary.begin(), clock.now()
+    state, blind = canary.begin(), 0
     while not state.is_over:
         try:
-            state, last = canary.look(), clock.now()
+            state, blind = canary.look(), 0
         except ValueError as error:
-            if clock.now() - last >= config.max_step_s:
-                raise
-            log.warning("no look at the canary, it is tried again: %s", error)
+            blind += 1
+            log.warning("look %d of %d at the canary failed: %s", blind, MOST_BLIND, error)
+            if blind == MOST_BLIND:
+                return canary.stop(str(error))
         if not state.is_over:
             clock.sleep(config.look_s)
     return state
@@ -117,8 +120,7 @@ class Canary:
             ValueError: a place cannot be read or written.
         """
         # As it is written: after a fault in the middle of a look it is further than we knew.
-        state = load_state(self._places.state)
-        assert state is not None
+        state = self._load()
         if state.outcome == "running":
             state = self._judge(state)
         if state.outcome == "promoting":
@@ -127,6 +129,17 @@ class Canary:
             state = self._roll_back(state)
         log.info("%s", tell(state))
         return state
+
+    def stop(self, reason: str) -> CanaryState:
+        """Give the candidate to nobody; one that is being promoted stays where it is.
+
+        Raises:
+            ValueError: a place cannot be read or written, or the candidate is being promoted.
+        """
+        state = self._load()
+        if state.outcome == "promoting":
+            raise ValueError(f"{state.candidate} is being made live and it is not done: {reason}")
+        return self._roll_back(self._save(state.but(outcome="rolling back", reason=reason)))
 
     def _judge(self, state: CanaryState) -> CanaryState:
         state = state.but(generation=self._alias(CANDIDATE).generation)
@@ -200,6 +213,11 @@ class Canary:
         if alias is None:
             raise ValueError(f"nothing is {name} in {self._places.registry}: promote a version")
         return alias
+
+    def _load(self) -> CanaryState:
+        state = load_state(self._places.state)
+        assert state is not None, "it has begun"
+        return state
 
     def _save(self, state: CanaryState) -> CanaryState:
         return save_state(self._places.state, state)
