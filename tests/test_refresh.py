@@ -126,6 +126,12 @@ def test_a_loop_needs_a_live_model(day: Arguments) -> None:
         refresh(day, day.command)
 
 
+def test_a_canary_is_of_a_candidate(day: Arguments) -> None:
+    with pytest.raises(ValueError, match="--canary needs --alias candidate"):
+        run(replace(day, canary="experiments.toml", alias="live"))
+    assert not Path(day.output).exists()
+
+
 def test_a_split_that_is_not_by_time_is_refused_before_anything_starts(day: Arguments) -> None:
     text = day.config.read_text().replace('"time"', '"leave_last_out"')
     day.config.write_text(text)

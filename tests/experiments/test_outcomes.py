@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from recsys.config import AnalysisConfig
-from recsys.experiments.exposures import Exposure, read_exposures, to_table
+from recsys.experiments.exposures import Exposure, NothingLogged, read_exposures, to_table
 from recsys.experiments.outcomes import Outcomes, read_outcomes
 from tests.experiments.made_logs import DAY, START, exposure, write_logs
 
@@ -160,6 +160,22 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "exposures" / "part-0.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"part-0.parquet is empty, truncated or not Parquet"):
         read_exposures(str(tmp_path / "exposures"))
+
+
+def test_older_days_are_not_opened(tmp_path):
+    write_logs(tmp_path, [exposure("u")], [("u", "x", START + 5, "click")])
+    for name in ("exposures", "feedback"):
+        folder = tmp_path / name
+        for day in ("2025-06-14", "2025-06-15"):
+            (folder / f"date={day}").mkdir()
+        (folder / "date=2025-06-14" / "part-1.parquet").write_bytes(b"half a file")
+        (folder / "part-0.parquet").rename(folder / "date=2025-06-15" / "part-0.parquet")
+    logs = str(tmp_path / "exposures"), str(tmp_path / "feedback")
+    assert row(read_outcomes(*logs, CONFIG, since="2025-06-15"), "u")["clicks"] == 1
+    with pytest.raises(ValueError, match="date=2025-06-14"):
+        read_outcomes(*logs, CONFIG)
+    with pytest.raises(NothingLogged, match="no files from 2025-06-16 on"):
+        read_outcomes(*logs, CONFIG, since="2025-06-16")
 
 
 def test_without_events_there_is_nothing_to_judge(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from recsys.config import FeedbackConfig, ServeArgs
+from recsys.serving import experiment_file
 from recsys.serving.experiment_file import ExperimentFile
 from recsys.serving.http import build_http
 from recsys.serving.models import Models
+from recsys.storage import read_bytes
 from tests.serving.conftest import make_service
 
 pytestmark = [pytest.mark.ray]  # the toy checkpoint is trained by Ray
@@ -69,6 +72,32 @@ def test_a_changed_file_holds_from_the_next_look_and_a_broken_one_does_not(tmp_p
     assert set(file.variants_of("u")) == {"variety"}
     path.write_text("")
     clock[0] += 5
+    assert file.variants_of("u") == {}
+
+
+def test_a_file_in_an_object_store_is_read_by_one_thread_and_no_request_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, answers = [0.0], threading.Event()
+    path = tmp_path / "experiments.toml"
+    path.write_text(TOML)
+    file = ExperimentFile(path.as_uri(), now=lambda: clock[0])
+
+    def read_slowly(uri: str) -> bytes:
+        assert answers.wait(10)
+        return read_bytes(uri)
+
+    monkeypatch.setattr(experiment_file, "read_bytes", read_slowly)
+    path.write_text("")
+    looks = []
+    for _ in range(3):
+        clock[0] += experiment_file.LOOK_FAR_EVERY_S
+        assert set(file.variants_of("u")) == {"variety"}
+        looks.append([each for each in threading.enumerate() if each.name == "experiments"])
+    answers.set()
+    for look in looks[0]:
+        look.join(10)
+    assert len(looks[0]) == 1
     assert file.variants_of("u") == {}
 
 

@@ -105,7 +105,7 @@ def test_where_all_users_fail_now_and_then_the_ratio_tells():
 def test_equal_models_looked_at_often_are_rolled_back_as_seldom_as_the_level_says():
     rng = np.random.default_rng(3)
     alarms = 0
-    for _ in range(40):
+    for _ in range(20):
         rows, shown = [], []
         for users in (60, 120, 240):
             sides = [side(variant, users, requests=20) for variant in ("live", "candidate")]
@@ -121,7 +121,7 @@ def test_equal_models_looked_at_often_are_rolled_back_as_seldom_as_the_level_say
             if alarm:
                 break
         alarms += bool(alarm)
-    assert alarms <= 0.1 * 40
+    assert alarms <= 2
 
 
 def test_a_step_is_over_when_it_was_long_enough_and_had_enough_requests():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs import canary
 from recsys import registry
 from recsys.experiments.canary import experiments_toml, state
 from recsys.experiments.canary.run import MOST_BLIND, Canary, Clock
@@ -17,8 +18,8 @@ from tests.test_registry import register
 
 SHORT = CONFIG.model_copy(update={"max_step_s": 3_600.0})
 QUICK = CONFIG.model_copy(update={"min_requests": 10, "min_clicks": 1, "hold_s": 600.0})
-NUM_WRITES = 10
-"""Of a run of `QUICK`: the state as it begins, the file, twice the state at each step ..."""
+NUM_WRITES = 11
+"""Of a run of `QUICK`."""
 
 
 class Killed(BaseException):
@@ -60,13 +61,17 @@ def test_a_candidate_with_fewer_clicks_is_rolled_back_with_the_reason(tmp_path: 
 
 
 def test_a_candidate_that_fails_is_rolled_back_before_its_first_step_is_over(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop = Shop(tmp_path, candidate=Model(failing=0.2))
     end = shop.run()
     ends_without_the_candidate(shop, end)
     assert "failed" in end.reason
     assert shop.ramps == [0.1]
+    places = shop.places
+    arguments = canary.Arguments(places.registry, places.experiments, places.feedback)
+    assert canary.run(arguments) == canary.ROLLED_BACK
+    assert end.reason in capsys.readouterr().out
 
 
 def test_a_slow_candidate_is_rolled_back(tmp_path: Path) -> None:
@@ -144,9 +149,9 @@ def test_a_log_that_cannot_be_read_is_tried_again_and_then_it_goes_back(tmp_path
 
 def test_who_watches_no_more_leaves_an_experiment_that_ends(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    canary = Canary(shop.places, SHORT, Clock(lambda: shop.now, shop.sleep))
-    canary.begin()
-    canary.look()
+    watched = Canary(shop.places, SHORT, Clock(lambda: shop.now, shop.sleep))
+    watched.begin()
+    watched.look()
     experiment = shop.experiment()
     assert experiment is not None
     assert experiment.is_running(datetime.fromtimestamp(NOON + SHORT.max_step_s, UTC))
@@ -170,9 +175,9 @@ def test_a_judged_candidate_is_judged_again_only_when_it_is_promoted_again(tmp_p
 
 def test_a_new_candidate_ends_a_canary_that_was_left_alone(tmp_path: Path) -> None:
     shop = Shop(tmp_path, users=2_000)
-    canary = Canary(shop.places, QUICK, Clock(lambda: shop.now, shop.sleep))
-    canary.begin()
-    canary.look()
+    left_alone = Canary(shop.places, QUICK, Clock(lambda: shop.now, shop.sleep))
+    left_alone.begin()
+    left_alone.look()
     shop.now += 86_400
     newer = register(shop.registry, tmp_path, 3, shop.now).name
     shop.registry.point("candidate", newer, shop.now)
