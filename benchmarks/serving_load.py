@@ -2,7 +2,8 @@
 
 A process of its own: `python -m benchmarks.serving_load URL INDEX CLIENTS SECONDS` prints one line
 of JSON. Histories are random items of the index, 1 to 20 of them, by a fixed seed. With `listed`
-behind it a body is a list of one request, as servers take it whose handlers are called with many.
+behind it a body is a list of one request, as servers take it whose handlers are called with many;
+with `patient` a client that is told when to come again comes then, and not at once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import aiohttp
 import numpy as np
@@ -23,6 +25,7 @@ from recsys.artifact import open_artifact
 
 BODIES = 512
 WARM_UP_S = 1.0
+TOO_MANY = 429
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,17 @@ class Load:
     cpu_ms_per_request: float = 0.0
 
 
+Form = Literal["plain", "listed", "patient"]
+
+
 def run_load(
-    url: str, index: str, clients: int, seconds: float, server: int, listed: bool = False
+    url: str, index: str, clients: int, seconds: float, server: int, form: Form = "plain"
 ) -> Load:
     """Load from a process of its own, and the CPU time that the server and its children took."""
     command = [sys.executable, "-m", "benchmarks.serving_load"]
     before = _cpu_seconds(server)
     done = subprocess.run(
-        [*command, url, index, str(clients), str(seconds), *(["listed"] if listed else [])],
+        [*command, url, index, str(clients), str(seconds), form],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -70,9 +76,12 @@ def bodies(index: str, listed: bool = False) -> list[bytes]:
     return [json.dumps([one] if listed else one).encode() for one in requests]
 
 
-async def _ask(url: str, asked: list[bytes], clients: int, seconds: float) -> Load:
+async def _ask(
+    url: str, asked: list[bytes], clients: int, seconds: float, patient: bool = False
+) -> Load:
     took: list[float] = []
     failed = 0
+    chosen = random.Random(0)
     headers = {"Content-Type": "application/json"}
     started = time.perf_counter()
 
@@ -86,6 +95,9 @@ async def _ask(url: str, asked: list[bytes], clients: int, seconds: float) -> Lo
             if now > started + WARM_UP_S:
                 failed += response.status != 200
                 took.append(time.perf_counter() - now)
+            if patient and response.status == TOO_MANY:
+                # Up to twice as long, or all would come back together.
+                await asyncio.sleep(int(response.headers["Retry-After"]) * (1 + chosen.random()))
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await asyncio.gather(*(client(session, number) for number in range(clients)))
@@ -95,9 +107,9 @@ async def _ask(url: str, asked: list[bytes], clients: int, seconds: float) -> Lo
 
 
 if __name__ == "__main__":
-    url, index, clients, seconds, *form = sys.argv[1:]
-    asked = bodies(index, listed=form == ["listed"])
-    load = asyncio.run(_ask(url, asked, int(clients), float(seconds)))
+    url, index, clients, seconds, form = sys.argv[1:]
+    asked = bodies(index, listed=form == "listed")
+    load = asyncio.run(_ask(url, asked, int(clients), float(seconds), form == "patient"))
     seen = asdict(load)
     del seen["cpu_ms_per_request"]
     print(json.dumps(seen))

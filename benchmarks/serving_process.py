@@ -51,7 +51,8 @@ class Server:
         Raises:
             RuntimeError: more than one request in a hundred failed, so rates mean nothing.
         """
-        seen = run_load(self.url, self.index, clients, seconds, self.pid, self.listed)
+        form = "listed" if self.listed else "plain"
+        seen = run_load(self.url, self.index, clients, seconds, self.pid, form)
         if seen.failed > MOST_FAILED * seen.requests_per_second * seconds:
             raise RuntimeError(f"{seen.failed} requests of {clients} clients failed: {seen}")
         return seen

@@ -29,6 +29,7 @@ DEPLOYMENT = {
     "max_surge_percent": 100,
     "max_ongoing_requests": 64,
     "max_queued_requests": 128,
+    "backpressure_config": {"status_code": 429, "retry_after_s": 1},
     "health_check_period_s": 2,
     "health_check_timeout_s": 5,
     "graceful_shutdown_wait_loop_s": 1,

@@ -27,7 +27,7 @@ import tyro
 from benchmarks.chaos.report import Outcome, run_all
 from benchmarks.chaos.served import HAPROXY, Served, serving
 from benchmarks.chaos.traffic import Judge, Seen, Traffic, p99_ms, rate, signs
-from benchmarks.serving_load import run_load
+from benchmarks.serving_load import Form, run_load
 from ray_jobs import promote
 from recsys.artifact import ArtifactWriter, open_artifact
 from recsys.index.item_index import (
@@ -127,7 +127,8 @@ def main(arguments: Arguments) -> None:
             "F19 rolling update": partial(updated, scene),
             "F20 good model": partial(promoted, scene),
             "F20 damaged model": partial(damaged, scene, f"{folder}/damaged"),
-            "F21 overload": partial(overloaded, scene),
+            "F21 overload": partial(overloaded, scene, "patient"),
+            "F21 overload, at once": partial(overloaded, scene, "plain"),
             "F22 slow and idle clients": partial(slow_clients, scene),
             "F23 hostile bodies": partial(hostile, scene),
         }
@@ -230,11 +231,12 @@ def damaged(scene: Scene, place: str) -> Outcome:
     return watched.outcome(0, f"refused: {shown}", fits=VECTORS in shown)
 
 
-def overloaded(scene: Scene) -> Outcome:
-    """Ten times the clients that the service does best with, each asking again at once."""
+def overloaded(scene: Scene, form: Form) -> Outcome:
+    """Ten times the clients that the service does best with; they come again when they are told
+    to (`patient`), or at once."""
     url, index, pid = f"{scene.served.url}/v1/recommend", scene.indexes[0], scene.served.cluster.pid
     peak = run_load(url, index, PEAK_CLIENTS, LOAD_S, pid)
-    load = run_load(url, index, OVERLOAD * PEAK_CLIENTS, LOAD_S, pid)
+    load = run_load(url, index, OVERLOAD * PEAK_CLIENTS, LOAD_S, pid, form)
     ended = time.time()
     goodput = load.requests_per_second - load.failed / LOAD_S
     watched = scene.under_traffic(time.time, after_s=10)
