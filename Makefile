@@ -50,8 +50,8 @@ prepare pipeline: setup  ## stages that read DATA=<dir>
 train index evaluate: setup  ## stages on artifacts in OUTPUT=<dir>
 	$(RUN) ray_jobs.$@ --config $(CONFIG) --output $(OUTPUT)
 
-serve: setup  ## serve CHECKPOINT=<dir> INDEX=<dir> PORT=<port> until stopped
-	$(RUN) ray_jobs.serve --checkpoint $(CHECKPOINT) --index $(INDEX) --port $(PORT)
+serve: setup  ## serve CHECKPOINT=<dir> INDEX=<dir> PORT=<port>, RANKER=<dir> if there is one, until stopped
+	$(RUN) ray_jobs.serve --checkpoint $(CHECKPOINT) --index $(INDEX) --port $(PORT) $(if $(RANKER),--ranker $(RANKER))
 
 bench: setup  ## run benchmarks/NAME.py
 	$(RUN) benchmarks.$(NAME)

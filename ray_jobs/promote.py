@@ -1,4 +1,4 @@
-"""Make a checkpoint and its index the live model: register it, then let every replica follow."""
+"""Make a checkpoint, its index and perhaps a final ranker the live model, which replicas follow."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import tyro
 
 from recsys.artifact import open_artifact
-from recsys.engine.recommender import Recommender
 from recsys.registry import Alias, AliasName, Registry
-from recsys.serving.release import check_golden, golden_requests
+from recsys.serving.release import register_release
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,18 @@ class Arguments:
     """What it becomes; 'candidate' is registered and named, and serves nobody."""
     wait_s: float = 30.0
     """Seconds from now until all replicas answer with it together; they load it meanwhile."""
+    ranker: str = ""
+    """Directory or URI of a final ranker of search fitted to that index. Without one the search
+    alone orders, even where the model before had one: it would not fit another index."""
 
 
 def run(arguments: Arguments) -> Alias:
     """Check the model, register it, and move the alias."""
     checkpoint = open_artifact(arguments.checkpoint, "checkpoint")
     index = open_artifact(arguments.index, "index")
-    recommender = Recommender.load(checkpoint, index, filter_seen=True)
-    item_ids = index.read_table("items.parquet", ["item_id"])["item_id"].to_pylist()
-    golden = golden_requests(recommender, item_ids)
-    check_golden(recommender, golden)
+    ranker = open_artifact(arguments.ranker, "ranker") if arguments.ranker else None
     registry = Registry(arguments.registry)
-    version = registry.register(checkpoint, index, golden, time.time())
+    version = register_release(registry, checkpoint, index, ranker, time.time())
     return registry.point(arguments.alias, version.name, time.time(), arguments.wait_s)
 
 

@@ -1,4 +1,4 @@
-"""Serve a checkpoint and its index over HTTP until stopped."""
+"""Serve a checkpoint, its index and perhaps a final ranker over HTTP until stopped."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ class Arguments:
     """Directory or URI of a checkpoint artifact."""
     index: str
     """Directory or URI of an index artifact."""
+    ranker: str = ""
+    """Directory or URI of a final ranker of search fitted to that index."""
     port: int = 8000
     """HTTP port."""
     serve_config: Path = Path("serve_configs/toy.yaml")
-    """Replicas, batching and limits; its checkpoint, index and port are replaced."""
+    """Replicas, batching and limits; its checkpoint, index, ranker and port are replaced."""
 
 
 def write_config(arguments: Arguments) -> str:
@@ -37,16 +39,13 @@ def write_config(arguments: Arguments) -> str:
     config["http_options"]["port"] = arguments.port
     args = config["applications"][0]["args"]
     configure_storage(StorageConfig.model_validate(args.get("storage", {})))
-    for name, place in (("checkpoint", arguments.checkpoint), ("index", arguments.index)):
-        open_artifact(place, name)
-        args[name] = _absolute(place)
+    for name in ("checkpoint", "index", "ranker"):
+        if place := getattr(arguments, name):
+            open_artifact(place, name)
+        args[name] = str(Path(place).absolute()) if place and "://" not in place else place
     path = Path(tempfile.mkdtemp(prefix="recsys-serve-")) / "serve.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return str(path)
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).absolute())
 
 
 if __name__ == "__main__":

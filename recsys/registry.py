@@ -7,6 +7,7 @@ rollback move it. Two who move one alias at the same moment: the later one wins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,8 +36,19 @@ class Golden(_Record):
     answer: list[str]
 
 
+class GoldenSearch(_Record):
+    """A text and the items that a sound copy of the final ranker finds for it, best first."""
+
+    text: str
+    answer: list[str]
+
+
 class Version(_Record):
-    """A checkpoint and the index made from it, and what they came from."""
+    """A checkpoint and the index made from it, perhaps with a final ranker of search fitted to
+    that, and what they came from.
+
+    Ages of items in `searches` are told from `registered_at`.
+    """
 
     name: str
     checkpoint: str
@@ -48,6 +60,9 @@ class Version(_Record):
     registered_at: float
     golden: list[Golden]
     metrics: dict[str, float] = {}
+    ranker: str | None = None
+    ranker_digest: str | None = None
+    searches: list[GoldenSearch] = []
 
 
 class Alias(_Record):
@@ -77,18 +92,18 @@ class Registry:
         golden: list[Golden],
         now: float,
         metrics: dict[str, float] | None = None,
+        ranker: Artifact | None = None,
+        searches: Sequence[GoldenSearch] = (),
     ) -> Version:
         """Add a version; one that is there already is returned as it is.
 
         Raises:
-            ValueError: the index was made from another checkpoint.
+            ValueError: the index was made from another checkpoint, or the ranker was fitted to
+                another index.
         """
-        parents = index.manifest.parents
-        if parents.get("checkpoint") != checkpoint.digest:
-            raise ValueError(
-                f"{index.uri} was not made from {checkpoint.uri}: build the index again"
-            )
-        name = f"{checkpoint.digest[:DIGITS]}-{index.digest[:DIGITS]}"
+        _check_parents(checkpoint, index, ranker)
+        parts = [checkpoint, index] if ranker is None else [checkpoint, index, ranker]
+        name = "-".join(part.digest[:DIGITS] for part in parts)
         place = self._place("versions", name)
         if has_file(place):
             return self.version(name)
@@ -98,11 +113,14 @@ class Registry:
             index=index.uri,
             checkpoint_digest=checkpoint.digest,
             index_digest=index.digest,
-            dataset_digest=parents.get("dataset"),
+            dataset_digest=index.manifest.parents.get("dataset"),
             code_version=checkpoint.manifest.code_version,
             registered_at=now,
             golden=golden,
             metrics=metrics or {},
+            ranker=ranker.uri if ranker else None,
+            ranker_digest=ranker.digest if ranker else None,
+            searches=list(searches),
         )
         _write(place, version)
         return version
@@ -162,22 +180,40 @@ class Registry:
         Raises:
             ValueError: an artifact is damaged, or another one stands in its place.
         """
-        found = (
-            open_artifact(version.checkpoint, "checkpoint"),
-            open_artifact(version.index, "index"),
+        return (
+            _open(version, version.checkpoint, "checkpoint", version.checkpoint_digest),
+            _open(version, version.index, "index", version.index_digest),
         )
-        for artifact, digest in zip(
-            found, (version.checkpoint_digest, version.index_digest), strict=True
-        ):
-            if artifact.digest != digest:
-                raise ValueError(
-                    f"{artifact.uri} is not what version {version.name} was registered with: give "
-                    "each run an output of its own, and register again"
-                )
-        return found
+
+    def open_ranker(self, version: Version) -> Artifact | None:
+        """The version's final ranker, likewise, if it has one.
+
+        Raises:
+            ValueError: the artifact is damaged, or another one stands in its place.
+        """
+        if version.ranker is None:
+            return None
+        return _open(version, version.ranker, "ranker", version.ranker_digest)
 
     def _place(self, folder: str, name: str) -> str:
         return f"{self.uri}/{folder}/{name}.json"
+
+
+def _check_parents(checkpoint: Artifact, index: Artifact, ranker: Artifact | None) -> None:
+    if index.manifest.parents.get("checkpoint") != checkpoint.digest:
+        raise ValueError(f"{index.uri} was not made from {checkpoint.uri}: build the index again")
+    if ranker is not None and ranker.manifest.parents.get("index") != index.digest:
+        raise ValueError(f"{ranker.uri} was not fitted to {index.uri}: fit the ranker again")
+
+
+def _open(version: Version, uri: str, kind: str, digest: str | None) -> Artifact:
+    artifact = open_artifact(uri, kind)
+    if artifact.digest != digest:
+        raise ValueError(
+            f"{artifact.uri} is not what version {version.name} was registered with: give each run "
+            "an output of its own, and register again"
+        )
+    return artifact
 
 
 def differences(registry: Registry, first: Version, second: Version) -> dict[str, list[Any]]:
@@ -189,11 +225,14 @@ def differences(registry: Registry, first: Version, second: Version) -> dict[str
 
 def _origins(registry: Registry, version: Version) -> dict[str, Any]:
     checkpoint, index = registry.open(version)
+    ranker = registry.open_ranker(version)
+    fitted = ranker.manifest.config["ranker"] if ranker else {}
     return {
         "code_version": version.code_version,
         "dataset": version.dataset_digest,
         "checkpoint": checkpoint.manifest.config,
         "index": index.manifest.config,
+        "ranker": {"digest": version.ranker_digest} | fitted,
     }
 
 

@@ -120,7 +120,8 @@ NO_TARGET = -100
 class Recommendation:
     """One answered item: id, score and title (None where the catalogue has none).
 
-    `probability` is that the user takes it; None where the model has no head for that.
+    `probability` is that the user takes it; None where the model has no head for that. Of the order
+    for a text by a final ranker it is that the item fits the text.
     """
 
     item_id: str

@@ -19,8 +19,11 @@ class ServeArgs(Section):
     """Directory or URI of a checkpoint artifact."""
     index: str = ""
     """Directory or URI of an index artifact made from that checkpoint."""
+    ranker: str = ""
+    """Directory or URI of a final ranker of search fitted to that index; without one the search
+    alone orders."""
     registry: str = ""
-    """Directory or URI of a registry whose live model is followed, in place of those two."""
+    """Directory or URI of a registry whose live model is followed, in place of those three."""
     registry_poll_s: PositiveFloat = 5.0
     """Seconds between two looks at the registry."""
     search: bool = True
@@ -73,4 +76,8 @@ class ServeArgs(Section):
         pair = bool(self.checkpoint), bool(self.index)
         if pair not in {(True, True), (False, False)} or pair[0] == bool(self.registry):
             raise ValueError("name 'checkpoint' and 'index', or a 'registry' in their place")
+        if self.ranker and (self.registry or not self.search):
+            raise ValueError(
+                "name 'ranker' beside 'index', with search on; a registry's versions name their own"
+            )
         return self

@@ -42,9 +42,13 @@ class Found:
     def with_head(self, items: list[int], scores: list[float]) -> Found:
         """The first items in another order; what is below keeps its own, and lower scores."""
         tail = self.items[len(items) :]
-        lowest = min(scores, default=0.0)
-        below = [lowest * RRF_K / (RRF_K + place) for place in range(1, len(tail) + 1)]
-        return replace(self, items=items + tail, scores=scores + below)
+        return replace(self, items=items + tail, scores=scores + scores_below(scores, len(tail)))
+
+
+def scores_below(scores: Sequence[float], count: int) -> list[float]:
+    """Falling scores for `count` items that stand below those of `scores`."""
+    lowest = min(scores, default=0.0)
+    return [lowest * RRF_K / (RRF_K + place) for place in range(1, count + 1)]
 
 
 def candidates_of(
@@ -121,7 +125,8 @@ def ranker_of(artifact: Artifact, index: Artifact) -> FinalRanker:
     """The ranker of an artifact.
 
     Raises:
-        ValueError: it was fitted to another index, or to other features than are made now.
+        ValueError: it was fitted to another index or to other features than are made now, or what
+            it holds cannot be read.
     """
     fitted_to = artifact.manifest.parents.get("index")
     if fitted_to != index.digest:
@@ -129,7 +134,10 @@ def ranker_of(artifact: Artifact, index: Artifact) -> FinalRanker:
             f"{artifact.uri} was fitted to index {str(fitted_to)[:12]}, not to {index.uri} "
             f"({index.digest[:12]}): fit the ranker again"
         )
-    return load_ranker(artifact.read_bytes)
+    try:
+        return load_ranker(artifact.read_bytes)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"ranker {artifact.uri} cannot be used: {error}") from error
 
 
 def _places(ranking: list[int], items: torch.Tensor) -> np.ndarray:

@@ -53,7 +53,8 @@ class SearchQuery:
 
     `personal` is how much the history (oldest first) counts, from 0, not at all, to 1, where it
     alone orders the best results. `allowed` (N,) bool are the items that may be found, None
-    for all; what stands beyond the N of the index is not read.
+    for all; what stands beyond the N of the index is not read. A final ranker tells ages of items
+    from `now` (Unix seconds), None for when it answers.
     """
 
     text: str
@@ -61,6 +62,7 @@ class SearchQuery:
     top_k: int = 10
     personal: float = 0.0
     allowed: torch.Tensor | None = None
+    now: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,11 @@ class Searcher:
         """Whether items can be found by meaning."""
         return self._dense is not None
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether a final ranker orders the best once more."""
+        return self._ranker is not None
+
     def with_fusion(self, fusion: Fusion) -> Searcher:
         """The same items and encoder, with rankings joined otherwise; see `Fusion`."""
         return Searcher(
@@ -250,7 +257,8 @@ class Searcher:
         if ranker is None or not found.items:
             return found
         candidates = self._candidates(query, text, found, ranker.cross, ranker.reads_histories)
-        return ranked(found, candidates, ranker, self._facts, time.time())
+        now = time.time() if query.now is None else query.now
+        return ranked(found, candidates, ranker, self._facts, now)
 
     def _candidates(
         self,

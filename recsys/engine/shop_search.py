@@ -15,12 +15,14 @@ import torch
 from recsys.artifact import Artifact
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.filters import Filter, ItemFilters
+from recsys.engine.final_ranking import scores_below
 from recsys.engine.query.facets import Facet, Facets
 from recsys.engine.query.suggest import Suggester, Suggestion
 from recsys.engine.query.understander import QueryUnderstander
 from recsys.engine.query.understanding import QueryUnderstanding
 from recsys.engine.recommender import POPULAR, Event, Recommender
 from recsys.engine.search import FoundItem, SearchAnswer, Searcher, SearchQuery
+from recsys.ranker.ranker import RANKED
 
 FACET_DEPTH = 200
 """Results over which facets are counted."""
@@ -31,6 +33,7 @@ class ShopQuery:
     """A search as it is asked; `understanding` is one that a client has seen and may have edited.
 
     With `use_understanding` the search is for what was understood; else for the text as it is.
+    `now` is as in `SearchQuery`.
     """
 
     text: str
@@ -41,6 +44,7 @@ class ShopQuery:
     understanding: QueryUnderstanding | None = None
     use_understanding: bool = True
     facets: Sequence[str] = field(default_factory=tuple)
+    now: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class ShopSearch:
         facets: Facets,
     ) -> None:
         self._searcher = searcher
+        self._unranked = searcher.with_ranker(None) if searcher.is_ranked else searcher
         self._catalogue = catalogue
         self._understander = understander
         self._suggester = suggester
@@ -130,13 +135,26 @@ class ShopSearch:
     def sort(
         self, text: str, item_ids: Sequence[str], history: Sequence[Event], personal: float
     ) -> list[FoundItem]:
-        """Those of the given items that fit a text, best first; the others are left out."""
-        known, _, _ = self._catalogue.find(list(item_ids))
+        """Those of the given items that fit a text, best first; the others are left out.
+
+        A final ranker has learned what an item is beside all that a search finds, and its
+        probabilities mean nothing else: with one, items stand as they do among the best `RANKED` of
+        the whole search, and those that are not there follow in the order without a ranker.
+        """
+        asked = SearchQuery(text, history, RANKED, personal)
+        best = self._fitting(self._searcher, asked) if self._searcher.is_ranked else []
+        wanted = set(item_ids)
+        head = [item for item in best if item.item_id in wanted]
+        rest, _, _ = self._catalogue.find(list(wanted - {item.item_id for item in head}))
+        if not rest:
+            return head
         allowed = torch.zeros(len(self._catalogue), dtype=torch.bool)
-        allowed[known] = True
-        asked = SearchQuery(text, history, max(1, len(known)), personal, allowed)
-        [answer] = self._searcher.search([asked])
-        return [] if answer.source == POPULAR else answer.items
+        allowed[rest] = True
+        tail = self._fitting(self._unranked, replace(asked, top_k=len(rest), allowed=allowed))
+        if not head:
+            return tail
+        scores = scores_below([item.score for item in head], len(tail))
+        return head + [replace(item, score=s) for item, s in zip(tail, scores, strict=True)]
 
     def suggest(self, text: str, top_k: int) -> list[tuple[Suggestion, str | None]]:
         """How a text that is being typed may go on; of a title, an item that has it."""
@@ -154,11 +172,15 @@ class ShopSearch:
         text = read.search_text() if query.use_understanding else query.text
         depth = max(query.top_k, FACET_DEPTH if query.facets or read.unwanted() else 0)
         allowed = self._filters.allowed(filters)
-        asked = SearchQuery(text, query.history, depth, query.personal, allowed)
+        asked = SearchQuery(text, query.history, depth, query.personal, allowed, query.now)
         [answer] = self._searcher.search([asked])
         unwanted = read.unwanted() if query.use_understanding else []
         kept = [item for item in answer.items if not _names_any(item.title, unwanted)]
         return replace(answer, items=kept)
+
+    def _fitting(self, searcher: Searcher, query: SearchQuery) -> list[FoundItem]:
+        [answer] = searcher.search([query])
+        return [] if answer.source == POPULAR else answer.items
 
     def _count(self, found: SearchAnswer, columns: Sequence[str]) -> list[Facet]:
         if not columns:

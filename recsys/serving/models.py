@@ -8,7 +8,7 @@ from typing import Self
 from recsys.artifact import open_artifact
 from recsys.config import ServeArgs
 from recsys.registry import ALIASES, LIVE, AliasName, Registry, Version
-from recsys.serving.release import Follower, Refusal, check_golden
+from recsys.serving.release import Follower, Refusal, check_golden, check_searches
 from recsys.serving.served_model import ServedModel
 
 
@@ -29,7 +29,8 @@ class Models:
         if not args.registry:
             checkpoint = open_artifact(args.checkpoint, "checkpoint")
             index = open_artifact(args.index, "index")
-            return cls({LIVE: ServedModel.load(checkpoint, index, args)})
+            ranker = open_artifact(args.ranker, "ranker") if args.ranker else None
+            return cls({LIVE: ServedModel.load(checkpoint, index, args, ranker)})
         registry = Registry(args.registry)
         if registry.alias(LIVE) is None:
             raise ValueError(
@@ -83,8 +84,10 @@ class Models:
 def _loader(registry: Registry, args: ServeArgs) -> Callable[[Version], ServedModel]:
     def load(version: Version) -> ServedModel:
         checkpoint, index = registry.open(version)
-        model = ServedModel.load(checkpoint, index, args)
+        model = ServedModel.load(checkpoint, index, args, registry.open_ranker(version))
         check_golden(model.recommender, version.golden)
+        if model.search is not None:
+            check_searches(model.search, version.searches, version.registered_at)
         return model
 
     return load

@@ -6,12 +6,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from recsys.artifact import Artifact
 from recsys.engine.recommender import Event, Query, Recommender
-from recsys.registry import Alias, AliasName, Golden, Registry, Version
+from recsys.engine.search import FoundItem
+from recsys.engine.shop_search import ShopQuery, ShopSearch
+from recsys.registry import Alias, AliasName, Golden, GoldenSearch, Registry, Version
 from recsys.storage import StorageError
 
 NUM_GOLDEN = 16
@@ -23,6 +26,30 @@ MAX_SECONDS = 2.0
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+def register_release(
+    registry: Registry,
+    checkpoint: Artifact,
+    index: Artifact,
+    ranker: Artifact | None,
+    now: float,
+) -> Version:
+    """Check a model, and a final ranker where there is one, and add both to the registry.
+
+    Raises:
+        ValueError: an artifact is damaged or does not fit another, or answers are no answers.
+    """
+    recommender = Recommender.load(checkpoint, index, filter_seen=True)
+    items = index.read_table("items.parquet", ["item_id", "title"])
+    golden = golden_requests(recommender, items["item_id"].to_pylist())
+    check_golden(recommender, golden)
+    searches = []
+    if ranker is not None:
+        search = ShopSearch.load(checkpoint, index, recommender, ranker)
+        searches = golden_searches(search, items["title"].to_pylist(), now)
+        check_searches(search, searches, now)
+    return registry.register(checkpoint, index, golden, now, ranker=ranker, searches=searches)
 
 
 def golden_requests(recommender: Recommender, item_ids: list[str]) -> list[Golden]:
@@ -48,16 +75,65 @@ def check_golden(recommender: Recommender, golden: list[Golden]) -> None:
     seconds = time.perf_counter() - started
     if any(not math.isfinite(item.score) for answer in answers for item in answer.items):
         raise ValueError("a golden request is answered with a score that is not a number")
-    pairs = list(zip(golden, answers, strict=True))
-    expected = sum(len(one.answer) for one in golden)
-    same = sum(len(set(one.answer) & {i.item_id for i in a.items}) for one, a in pairs)
-    if same < MIN_AGREEMENT * expected:
+    _check_same(
+        "golden requests",
+        [one.answer for one in golden],
+        [[item.item_id for item in answer.items] for answer in answers],
+        seconds,
+    )
+
+
+def golden_searches(
+    search: ShopSearch, titles: Sequence[str | None], now: float
+) -> list[GoldenSearch]:
+    """Titles from all over the catalogue as they are searched for, and what is found at `now`."""
+    named = [title for title in titles if title]
+    texts = named[:: max(1, len(named) // NUM_GOLDEN)][:NUM_GOLDEN]
+    return [
+        GoldenSearch(text=text, answer=[item.item_id for item in _found(search, text, now)])
+        for text in texts
+    ]
+
+
+def check_searches(search: ShopSearch, searches: Sequence[GoldenSearch], now: float) -> None:
+    """Search for the golden texts, as if it were `now`, when they were registered: ages of items
+    would move answers.
+
+    Raises:
+        ValueError: a score or probability is none, other items are found than when the version was
+            registered, or all took too long.
+    """
+    started = time.perf_counter()
+    answers = [_found(search, one.text, now) for one in searches]
+    seconds = time.perf_counter() - started
+    for item in (item for answer in answers for item in answer):
+        chance = 0.0 if item.probability is None else item.probability
+        if not (math.isfinite(item.score) and 0 <= chance <= 1):
+            raise ValueError(f"a golden search finds a score or probability that is none: {item}")
+    _check_same(
+        "golden searches",
+        [one.answer for one in searches],
+        [[item.item_id for item in answer] for answer in answers],
+        seconds,
+    )
+
+
+def _found(search: ShopSearch, text: str, now: float) -> list[FoundItem]:
+    return search.search(ShopQuery(text, top_k=GOLDEN_TOP_K, now=now)).found.items
+
+
+def _check_same(
+    what: str, expected: Sequence[list[str]], answers: Sequence[list[str]], seconds: float
+) -> None:
+    wanted = sum(map(len, expected))
+    same = sum(len({*one} & {*two}) for one, two in zip(expected, answers, strict=True))
+    if same < MIN_AGREEMENT * wanted:
         raise ValueError(
-            f"golden requests are answered with {same} of the {expected} items that this version "
-            "was registered with: its files or this machine differ"
+            f"{what} are answered with {same} of the {wanted} items that this version was "
+            "registered with: its files or this machine differ"
         )
     if seconds > MAX_SECONDS:
-        raise ValueError(f"{len(golden)} golden requests took {seconds:.1f} s, over {MAX_SECONDS}")
+        raise ValueError(f"{len(answers)} {what} took {seconds:.1f} s, over {MAX_SECONDS}")
 
 
 def _query(history: list[str]) -> Query:

@@ -21,7 +21,7 @@ from recsys.engine.recommender import Query
 from recsys.engine.search import SEARCH, FoundItem
 from recsys.engine.shop_search import ShopAnswer, ShopQuery, ShopSearch
 from recsys.engine.stages import watched_by
-from recsys.schema import Answer, Explanation
+from recsys.schema import Answer, Explanation, Recommendation
 from recsys.serving.experiment_file import ExperimentFile
 from recsys.serving.metrics import ServingMetrics
 from recsys.serving.models import Models
@@ -98,7 +98,7 @@ class RecommenderService:
         model = self.model_for(variants)
         _hold(model.recommender.check, query)
         # All that the answer depends on, so that a new event or a new model is never answered old.
-        key = f"{model.version} {model.index.digest} {query!r}"
+        key = f"{model.parts} {query!r}"
         kept = self._cache.get(key)
         self.metrics.cache("answers", kept is not None)
         if kept is not None:
@@ -107,7 +107,7 @@ class RecommenderService:
             waiting = Waiting(query, get_current_span().get_span_context())
             answer, model = await self._answer_one[self.models.known(alias)](waiting)
         if self.args.cache_size:
-            self._cache[f"{model.version} {model.index.digest} {query!r}"] = answer
+            self._cache[f"{model.parts} {query!r}"] = answer
         return answer, model
 
     async def similar_items(
@@ -145,7 +145,7 @@ class RecommenderService:
                 return answer, model
             sort = _search_of(model).sort
             found = await asyncio.to_thread(sort, text, item_ids, query.history, personal)
-        return _found_first(answer, found), model
+        return _found_first(answer, found, model.ranker is not None), model
 
     async def search(
         self, query: ShopQuery, variants: dict[str, VariantConfig]
@@ -209,15 +209,24 @@ def _search_of(model: ServedModel) -> ShopSearch:
     return model.search
 
 
-def _found_first(answer: Answer, found: Sequence[FoundItem]) -> Answer:
-    """The items that fit the text, best first, and then the others as they were."""
-    scores = {item.item_id: item.score for item in found}
-    by_id = {item.item_id: item for item in answer.items}
-    fitting = [
-        replace(by_id[item_id], score=s) for item_id, s in scores.items() if item_id in by_id
-    ]
-    others = [replace(i, score=0.0) for i in answer.items if i.item_id not in scores]
-    return replace(answer, items=fitting + others, source=SEARCH)
+def _found_first(answer: Answer, found: Sequence[FoundItem], is_ranked: bool) -> Answer:
+    """The items that fit the text, best first, and then the others as they were.
+
+    With a final ranker a probability is that an item fits the text, and unknown of the others: two
+    meanings in one list would invite to compare them.
+    """
+    hits = {hit.item_id: hit for hit in found}
+    places = {item_id: place for place, item_id in enumerate(hits)}
+    ordered = sorted(answer.items, key=lambda item: places.get(item.item_id, len(places)))
+    items = [_of_text(item, hits.get(item.item_id), is_ranked) for item in ordered]
+    return replace(answer, items=items, source=SEARCH)
+
+
+def _of_text(item: Recommendation, hit: FoundItem | None, is_ranked: bool) -> Recommendation:
+    probability = item.probability
+    if is_ranked:
+        probability = hit.probability if hit else None
+    return replace(item, score=hit.score if hit else 0.0, probability=probability)
 
 
 def _alias_of(variants: dict[str, VariantConfig]) -> str:

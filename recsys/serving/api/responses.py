@@ -49,7 +49,9 @@ class RecommendedItem(BaseModel):
     score: float
     title: str | None
     probability: float | None = Field(
-        default=None, description="That the user takes it, where the model has such a head."
+        default=None,
+        description="That the user takes it, where the model has such a head; ranked for a text by "
+        "a final ranker: that it fits that.",
     )
     why: WhyItem | None = None
 
@@ -101,13 +103,19 @@ class BatchResponse(BaseModel):
 
 
 class FoundItem(BaseModel):
-    """One item that was found; `score` joins its places by words, by meaning and by history."""
+    """One item that was found; `score` joins its places by words, by meaning (or the two as a final
+    ranker has ordered them) and by history."""
 
     item_id: str
     score: float
     title: str | None
     lexical_rank: int | None = Field(description="Its place by words, from 1.")
     dense_rank: int | None = Field(description="Its place by meaning, from 1.")
+    probability: float | None = Field(
+        default=None,
+        exclude_if=lambda chance: chance is None,
+        description="That it fits, of items that a final ranker has ordered; else it is absent.",
+    )
 
 
 class FacetCount(BaseModel):
@@ -202,6 +210,9 @@ class ModelResponse(BaseModel):
 
     model_version: str
     index_version: str
+    ranker_version: str | None = Field(
+        default=None, description="Digest of the final ranker of search, if there is one."
+    )
     code_version: str
     num_items: int
     config: dict

@@ -19,6 +19,7 @@ def model_routes(service: RecommenderService) -> APIRouter:
         return ModelResponse(
             model_version=model.version,
             index_version=model.index.digest,
+            ranker_version=model.ranker.digest if model.ranker else None,
             code_version=model.checkpoint.manifest.code_version,
             num_items=model.recommender.num_items,
             config=model.checkpoint.manifest.config,
