@@ -1,4 +1,4 @@
-"""A final ranker of search as it is served: its order and its probabilities, promoted and refused."""
+"""The final ranker as it is served: its order and probabilities, promoted, rolled back, refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ray_jobs import models, promote, rollback
 from recsys.artifact import Artifact, ArtifactWriter, open_artifact
 from recsys.config import RankerConfig, ServeArgs
 from recsys.engine.fit_ranker import fit_ranker_artifact
-from recsys.engine.recommender import Event, Query, Recommender
+from recsys.engine.recommender import Event, Query
 from recsys.engine.search import FoundItem
 from recsys.engine.shop_search import ShopQuery, ShopSearch
 from recsys.registry import GoldenSearch, Registry
