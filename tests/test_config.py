@@ -226,3 +226,15 @@ def test_what_is_served_is_named_once(args):
     with pytest.raises(ValidationError, match="'checkpoint' and 'index', or a 'registry'"):
         ServeArgs.model_validate(args)
     assert ServeArgs.model_validate({"registry": "r"}).registry == "r"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"registry": "r", "ranker": "f"},
+        {"checkpoint": "c", "index": "i", "ranker": "f", "search": False},
+    ],
+)
+def test_a_final_ranker_is_named_where_it_can_be_used(args):
+    with pytest.raises(ValidationError, match="'ranker' beside 'index', with search on"):
+        ServeArgs.model_validate(args)

@@ -72,12 +72,12 @@ def test_a_serve_config_takes_places_and_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    for kind in ("checkpoint", "index"):
-        _publish(tmp_path / kind, kind)
-    arguments = Arguments(str(tmp_path / "checkpoint"), str(tmp_path / "index"), port=4321)
-    text = Path(write_config(arguments)).read_text()
+    places = [_publish(tmp_path / kind, kind).uri for kind in ("checkpoint", "index", "ranker")]
+    text = Path(write_config(Arguments(*places, port=4321))).read_text()
     assert "port: 4321" in text
-    assert f"checkpoint: {tmp_path / 'checkpoint'}" in text
+    for place in places:
+        assert f"{Path(place).name}: {place}" in text
+    assert "ranker: ''" in Path(write_config(Arguments(*places[:2]))).read_text()
 
 
 def test_serving_refuses_an_artifact_of_the_wrong_kind(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recsys.artifact import Artifact, ArtifactWriter
-from recsys.registry import Golden, Registry, Version, differences
+from recsys.registry import Golden, GoldenSearch, Registry, Version, differences
 
 GOLDEN = [Golden(history=["a"], answer=["b", "c"])]
 
@@ -20,6 +20,11 @@ def make_checkpoint(place: Path, epochs: int = 3) -> Artifact:
 def make_index(place: Path, checkpoint: Artifact) -> Artifact:
     parents = {"checkpoint": checkpoint.digest, "dataset": "d" * 64}
     return ArtifactWriter(place, "index").publish({"index": {"precision": "fp32"}}, parents)
+
+
+def make_ranker(place: Path, index: Artifact, seed: int = 0) -> Artifact:
+    writer = ArtifactWriter(place, "ranker")
+    return writer.publish({"ranker": {"seed": seed}}, {"index": index.digest})
 
 
 def register(registry: Registry, folder: Path, epochs: int, now: float) -> Version:
@@ -58,6 +63,53 @@ def test_an_index_of_another_checkpoint_is_refused(registry: Registry, tmp_path:
     with pytest.raises(ValueError, match="was not made from"):
         registry.register(make_checkpoint(tmp_path / "two", 2), index, GOLDEN, 0.0)
     assert registry.versions() == []
+
+
+def test_a_final_ranker_makes_another_version_which_names_it(
+    registry: Registry, tmp_path: Path
+) -> None:
+    plain = register(registry, tmp_path, 3, now=1.0)
+    pair = registry.open(plain)
+    rankers = [make_ranker(tmp_path / f"ranker-{seed}", pair[1], seed) for seed in (0, 1)]
+    found = [GoldenSearch(text="红 hat", answer=["b"])]
+    made = [
+        registry.register(*pair, GOLDEN, 2.0 + n, ranker=ranker, searches=found)
+        for n, ranker in enumerate(rankers)
+    ]
+    assert registry.versions() == [plain, *made]
+    assert (plain.ranker, registry.open_ranker(plain)) == (None, None)
+    opened = registry.open_ranker(made[0])
+    assert opened is not None
+    assert (opened.digest, made[0].ranker) == (rankers[0].digest, rankers[0].uri)
+    assert registry.version(made[0].name).searches == found
+    told = differences(registry, *made)
+    assert told["ranker.seed"] == [0, 1]
+    assert sorted(told) == ["ranker.digest", "ranker.seed"]
+    assert "ranker.digest" in differences(registry, plain, made[0])
+
+
+def test_a_version_of_before_there_were_rankers_is_read(registry: Registry, tmp_path: Path) -> None:
+    made = register(registry, tmp_path, 3, now=1.0)
+    place = Path(registry.uri) / "versions" / f"{made.name}.json"
+    old = json.loads(place.read_text())
+    for name in ("ranker", "ranker_digest", "searches"):
+        del old[name]
+    place.write_text(json.dumps(old))
+    assert registry.version(made.name) == made
+
+
+def test_a_ranker_of_another_index_or_in_the_place_of_one_is_refused(
+    registry: Registry, tmp_path: Path
+) -> None:
+    pair = registry.open(register(registry, tmp_path, 3, now=1.0))
+    other = ArtifactWriter(tmp_path / "other", "index").publish({"index": {}}, {})
+    with pytest.raises(ValueError, match="foreign was not fitted to"):
+        registry.register(*pair, GOLDEN, 2.0, ranker=make_ranker(tmp_path / "foreign", other))
+    ranker = make_ranker(tmp_path / "ranker", pair[1])
+    version = registry.register(*pair, GOLDEN, 3.0, ranker=ranker)
+    make_ranker(tmp_path / "ranker", pair[1], seed=9)
+    with pytest.raises(ValueError, match="ranker is not what version"):
+        registry.open_ranker(version)
 
 
 def test_an_alias_moves_and_goes_back(registry: Registry, tmp_path: Path) -> None:
