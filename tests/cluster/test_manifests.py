@@ -84,7 +84,11 @@ def test_the_image_holds_the_project_for_a_user_who_is_not_root():
     (install,) = dockerfile_words("RUN")
     assert "-c constraints.txt" in " ".join(install)
     extras = set(re.findall(r"\w+", install[-1]))
-    assert extras == {"train", "serve", "s3", "demo"} <= PROJECT["optional-dependencies"].keys()
+    assert (
+        extras
+        == {"train", "serve", "rank", "s3", "demo"}
+        <= PROJECT["optional-dependencies"].keys()
+    )
 
 
 @EVERY_CLUSTER
