@@ -27,7 +27,7 @@ from recsys.config.serving import ServeArgs
 from recsys.config.storage import StorageConfig
 from recsys.config.store import FeedbackConfig, StoreConfig
 from recsys.config.sweep import SweepConfig
-from recsys.config.training import AugmentConfig, TrainingConfig
+from recsys.config.training import AugmentConfig, PrivacyConfig, TrainingConfig
 from recsys.config.world import WorldConfig
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "ModelConfig",
     "PrepareConfig",
     "PretrainingConfig",
+    "PrivacyConfig",
     "RankerConfig",
     "RefreshConfig",
     "SearchConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -57,6 +58,42 @@ class AugmentConfig(Section):
     def shares(self) -> tuple[float, float, float, float]:
         """Shares of crop, mask, reorder and substitute."""
         return self.crop, self.mask, self.reorder, self.substitute
+
+
+class PrivacyConfig(Section):
+    """Differentially private training: how little a model may tell of any one user.
+
+    DP-SGD (Abadi et al. 2016, arXiv 1607.00133) with users in place of examples (McMahan et al.
+    2018, arXiv 1710.06963). docs/privacy.md says what is protected and what is not.
+    """
+
+    noise_multiplier: NonNegativeFloat = 0.0
+    """Standard deviation of a step's noise, in units of `max_user_norm`; 0 is no privacy."""
+    max_user_norm: PositiveFloat = 1.0
+    """Each user's gradient is clipped to this norm: all that a user can do to a step."""
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-6
+    """Probability with which the promise of epsilon may fail; must be below 1 / users."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is protected."""
+        return self.noise_multiplier > 0
+
+
+NOT_PRIVATE: dict[str, tuple[object, str]] = {
+    "num_workers": (1, "one process draws the users of a step"),
+    "zero_stage": (0, "each user's gradient is clipped whole"),
+    "num_negatives": (0, "other users' targets would be among the negatives"),
+    "rating_weight": (0.0, "its head holds means of the data"),
+    "probability_weight": (0.0, "its head holds counts of the data"),
+    "mask_history_negatives": (False, "not made for one user at a time"),
+    "loss_chunk": (0, "not made for one user at a time"),
+    "length_buckets": (False, "users are drawn at random"),
+    "augment": (AugmentConfig(), "how a window is altered depends on its place in the batch"),
+    "start_from": (None, "what that checkpoint tells of users is not known"),
+    "max_rollbacks": (0, "steps that are gone back on would have to be counted"),
+}
+"""What each setting must be where `privacy` is on, and why."""
 
 
 class TrainingConfig(Section):
@@ -115,6 +152,9 @@ class TrainingConfig(Section):
     """Weight in the loss of a target of each event, such as purchase = 5.0; others weigh 1."""
     augment: AugmentConfig = AugmentConfig()
     """Sparse histories altered at random."""
+    privacy: PrivacyConfig = PrivacyConfig()
+    """Differentially private training; `global_batch_size` is then the users a step on average, one
+    window each."""
     checkpoint_every: NonNegativeInt = 0
     """Steps between checkpoints for resume, beside the one at each epoch's end; 0 is none."""
     max_validation_rows: PositiveInt = 5_000
@@ -185,6 +225,18 @@ class TrainingConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _is_private(self) -> Self:
+        if not self.privacy.is_on:
+            return self
+        for name, (needed, why) in NOT_PRIVATE.items():
+            if getattr(self, name) != needed:
+                raise ValueError(
+                    f"training.privacy needs {name} {_told(needed)}, and it is "
+                    f"{_told(getattr(self, name))}: {why}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _offload_fits(self) -> Self:
         where = {"offload_optimizer": (self.offload_optimizer, 1)}
         where["offload_parameters"] = (self.offload_parameters, 3)
@@ -202,3 +254,10 @@ class TrainingConfig(Section):
                     f"{self.zero_stage}: raise zero_stage, or set {name} to 'none'"
                 )
         return self
+
+
+def _told(setting: object) -> str:
+    """A setting as it stands in TOML; there is no word for None, and a section is long."""
+    if isinstance(setting, AugmentConfig):
+        return "without shares" if not any(setting.shares) else "with shares"
+    return "left out" if setting is None else json.dumps(setting)

@@ -19,6 +19,7 @@ from recsys.config import ModelConfig
 from recsys.models.build import BACKBONE, ITEMS, LOG, SCORE, USER_BACKBONE, WEIGHTS
 from recsys.pretrained import resolve_backbone
 from recsys.storage import list_files, write_bytes
+from recsys.training.guarantee import PRIVACY, Guarantee
 
 CARD = "README.md"
 RECOMMENDER = "recommender"
@@ -52,7 +53,9 @@ def export(checkpoint: Artifact, output: str) -> list[str]:
 def _files(checkpoint: Artifact) -> dict[str, str]:
     """The checkpoint's file of each exported file."""
     files = {name.removeprefix(f"{BACKBONE}/"): name for name in checkpoint.names(f"{BACKBONE}/")}
-    own = [WEIGHTS, ITEMS, LOG, *checkpoint.names(f"{USER_BACKBONE}/")]
+    own = [WEIGHTS, ITEMS, *checkpoint.names(f"{USER_BACKBONE}/")]
+    if promise_of(checkpoint) is None:
+        own.append(LOG)
     return files | {f"{RECOMMENDER}/{name}": name for name in own}
 
 
@@ -80,7 +83,7 @@ def model_card(checkpoint: Artifact) -> str:
         "# Sequential recommender\n",
         _what(config, has_text),
         _made_from(checkpoint, config, has_text, license_name),
-        _metrics(checkpoint),
+        _told_of_users(checkpoint) or _metrics(checkpoint),
         LIMITS,
     ]
     return "\n".join(parts)
@@ -92,7 +95,7 @@ LIMITS = """## Limits
   all in a model of IDs.
 - It answers what people of that shop did next, with the shop's own favourites and gaps. Nothing
   here says that a recommendation is fair, safe or wanted.
-- The metrics above come from held-out events of one dataset, not from an experiment with people.
+- Metrics come from held-out events of one dataset, not from an experiment with people.
 - The backbone alone gives text vectors. A recommendation needs the weights in `recommender/`, and
   the code of recsys.
 """
@@ -132,6 +135,38 @@ def _made_from(
         rows.append(f"| base model | {base} |")
         rows.append(f"| licence of the base model | {license_name or UNKNOWN} |")
     return "## Made from\n\n| | |\n|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def promise_of(checkpoint: Artifact) -> Guarantee | None:
+    """What a checkpoint promises to the users it was trained on; None where it is nothing."""
+    told = checkpoint.manifest.facts.get(PRIVACY)
+    return None if told is None else Guarantee.model_validate(told)
+
+
+def _told_of_users(checkpoint: Artifact) -> str | None:
+    """The card's section on privacy, in place of metrics: those are of users, without noise."""
+    promise = promise_of(checkpoint)
+    return None if promise is None else PROMISE.format(**promise.model_dump())
+
+
+PROMISE = """## Privacy
+
+The weights are ({epsilon:.2f}, {delta:g})-differentially private with respect to one {unit}: all
+of a {unit}'s training events, there or not. An upper bound by Opacus' accountant of Renyi
+differential privacy.
+
+| | |
+|---|---|
+| users, taken as public | {users} |
+| probability of a user to be in a step | {sample_rate:.4g} |
+| steps | {steps} |
+| noise multiplier | {noise_multiplier:g} |
+| norm that a user's gradient is clipped to | {max_user_norm:g} |
+
+It does not cover: which items there are and their texts, the choice of settings by earlier runs on
+the same users, and what else is made of their events, such as an index with its popular items and
+transitions. Metrics and the training log are not in this folder, since no noise is in them.
+"""
 
 
 def _metrics(checkpoint: Artifact) -> str:

@@ -7,20 +7,29 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 
+from recsys import schema
 from recsys.data.augment import Augmenter
 from recsys.data.collate import collate_windows, histories_of
-from recsys.schema import NO_TARGET, Batch
-from recsys.training.cursor import Cursor, TrainWindows, rank_places
+from recsys.schema import NO_TARGET, UNKNOWN_TIME, Batch
+from recsys.training.cursor import Cursor, rank_places
 
 AHEAD = 4
 """Batches held ready."""
 TIMEOUT_S = 1_800.0
 """Longest wait for a batch: a memoryful of windows may have to be read and shuffled for it."""
+NOBODY = pa.table(
+    {
+        schema.ITEM_INDEXES: pa.array([[0, 0]], pa.large_list(pa.int32())),
+        schema.TIMESTAMPS: pa.array([[UNKNOWN_TIME] * 2], pa.large_list(pa.int64())),
+        schema.EVENTS: pa.array([[0, 0]], pa.large_list(pa.int8())),
+    }
+)
+"""A window of nobody's, where a step has no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,18 @@ class Ready:
     num_windows: int
 
 
+class Windows(Protocol):
+    """Where batches come from: every window once an epoch, or users who are drawn."""
+
+    def steps(self, batch_size: int) -> int:
+        """Steps of an epoch."""
+        ...
+
+    def batches(self, cursor: Cursor, batch_size: int) -> Iterator[pa.Table]:
+        """The global batches that are left of the cursor's epoch."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RankBatches:
     """How one rank makes its batches.
@@ -39,7 +60,7 @@ class RankBatches:
     they are.
     """
 
-    windows: TrainWindows
+    windows: Windows
     batch_size: int
     rank: int
     world_size: int
@@ -59,7 +80,7 @@ class RankBatches:
         """This rank's share of a global batch."""
         places = rank_places(windows, self.rank, self.world_size)
         if not len(places):
-            return self._without_targets(windows.slice(0, 1))
+            return self._without_targets(windows.slice(0, 1) if len(windows) else NOBODY)
         mine = windows.take(pa.array(places))
         if self.augmenter is None:
             return collate_windows(mine, self.event_weights)
@@ -68,7 +89,8 @@ class RankBatches:
         )
 
     def _without_targets(self, windows: pa.Table) -> Batch:
-        # Nothing left for this rank in the epoch's last batch: it takes part, and learns nothing.
+        # Nothing for this rank in the epoch's last batch, or nobody was drawn: it takes part, and
+        # learns nothing.
         batch = collate_windows(windows, self.event_weights)
         batch.targets.fill_(NO_TARGET)
         return batch

@@ -21,6 +21,7 @@ from recsys.models.item_encoder import ItemInputs
 from recsys.models.warm_start import check_start
 from recsys.schema import History
 from recsys.storage import read_bytes
+from recsys.training.guarantee import check_private
 from recsys.training.text_cache import PARAPHRASES, TEXT_VECTORS
 from recsys.training.values import check_values
 
@@ -141,13 +142,16 @@ def check_training(
     Raises:
         ValueError: `event_weights` names an event that the dataset does not have, substitution or
             paraphrases are asked for where there are no cached text vectors, ratings where the
-            dataset has no values, or a checkpoint to start from does not fit.
+            dataset has no values, a checkpoint to start from does not fit, or the model cannot be
+            trained privately.
     """
     read_event_weights(training, dataset)
     if start is not None:
         check_start(model, start)
     if training.rating_weight:
         check_values(dataset)
+    if training.privacy.is_on:
+        check_private(model, training, dataset)
     cached = model.item_features != "id" and model.tuning == "frozen"
     for name in ("substitute", "paraphrase"):
         if getattr(training.augment, name) and not cached:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,10 +13,14 @@ from recsys.training.checkpoint import Log, restore, save
 from recsys.training.cursor import Cursor
 from recsys.training.ingest import Ingest
 from recsys.training.job import TrainJob
+from recsys.training.private import PrivateStep
 from recsys.training.progress import Journal
 from recsys.training.run import Run, start_run
 from recsys.training.step import mean_over_ranks, score_parts, split, training_loss
 from recsys.training.validate import validate
+
+Step = Callable[[Run, Batch, int, Watch, Journal], torch.Tensor]
+"""`train_step`, or what stands in its place; called by all ranks."""
 
 
 def train_loop(settings: dict[str, Any]) -> None:
@@ -38,9 +43,10 @@ def train_from(run: Run, cursor: Cursor, log: Log) -> Cursor:
     """
     epochs = run.job.training.epochs
     watch = Watch(run.job.training)
+    take_step = PrivateStep(run) if run.job.training.privacy.is_on else train_step
     with Ingest(run.batches.epochs(cursor, epochs)) as ingest, Journal(run, cursor, log) as journal:
         while cursor.epoch < epochs:
-            cursor = train_epoch(run, ingest, cursor, watch, journal)
+            cursor = train_epoch(run, ingest, cursor, watch, journal, take_step)
             metrics = validate(run)
             watch.judge(cursor.step, metrics)
             journal.epoch(cursor, metrics)
@@ -48,13 +54,15 @@ def train_from(run: Run, cursor: Cursor, log: Log) -> Cursor:
     return cursor
 
 
-def train_epoch(run: Run, ingest: Ingest, cursor: Cursor, watch: Watch, journal: Journal) -> Cursor:
+def train_epoch(
+    run: Run, ingest: Ingest, cursor: Cursor, watch: Watch, journal: Journal, take_step: Step
+) -> Cursor:
     """The steps that are left of an epoch; returns the cursor at the start of the next."""
     every = run.job.training.checkpoint_every
     journal.start(cursor)
     for ready in ingest.epoch():
         journal.lap("data")
-        loss = train_step(run, ready.batch, cursor.step, watch, journal)
+        loss = take_step(run, ready.batch, cursor.step, watch, journal)
         watch.saw(cursor.step, loss, run.engine.was_step_applied())
         cursor = cursor.after(ready.num_windows)
         journal.step(cursor, loss, watch.num_bad)
@@ -71,7 +79,7 @@ def train_step(run: Run, batch: Batch, step: int, watch: Watch, journal: Journal
     run.engine.train()
     losses, weights = [], []
     for scored in score_parts(run, split(batch, run.job.training.accumulation), step):
-        journal.encoded(scored)
+        journal.encoded(scored.work)
         loss = training_loss(run, scored)
         losses.append(loss.detach())
         weights.append(scored.weight)

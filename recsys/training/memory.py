@@ -126,7 +126,8 @@ def estimate_memory(
         optimizer=0 if on_host else states,
         buckets=_buckets(training, weights),
         texts=_cached_texts(model, training, shape),
-        activations=_activations(model, training, shape, work, max_item_tokens),
+        activations=_activations(model, training, shape, work, max_item_tokens)
+        + private_bytes(model, training, shape, weights.learning),
         scores=_scores(model, training, work),
         host=waiting + (states + MASTER * weights.learning // ranks if on_host else 0),
         host_start=BYTES["fp32"] * weights.total,
@@ -145,6 +146,19 @@ def gradients_bytes(training: TrainingConfig, learning: int) -> int:
     """Bytes of the gradients on a rank, in the format they are added up in."""
     whole = BYTES[training.gradient_precision] * learning
     return whole if training.zero_stage < 2 else whole // training.num_workers
+
+
+def private_bytes(
+    model: ModelConfig, training: TrainingConfig, shape: ModelShape, learning: int
+) -> int:
+    """Bytes of a private part's users, each with a gradient of every weight and item vector.
+
+    Of items with text also of their projection, before and after its activation.
+    """
+    if not training.privacy.is_on:
+        return 0
+    width = model.embedding_size + 2 * model.projection_size * (shape.text_size > 0)
+    return training.micro_batch_size * BYTES["fp32"] * (learning + shape.num_items * width)
 
 
 def workload(training: TrainingConfig, shape: ModelShape, data: DataSize) -> Workload:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import psutil
@@ -13,6 +13,7 @@ import torch
 from recsys.artifact import Artifact, find_manifest, open_artifact
 from recsys.config import JobConfig, ModelConfig, PrepareConfig, TrainingConfig
 from recsys.models.build import ModelShape, text_size
+from recsys.training.guarantee import Guarantee, promise_on
 from recsys.training.job import check_training
 from recsys.training.memory import (
     DataSize,
@@ -35,7 +36,10 @@ LESS_MEMORY = (
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it starts; `source` says where the data's size is from."""
+    """A run before it starts; `source` says where the data's size is from.
+
+    `promise` is what a private run promises on a dataset that is there.
+    """
 
     model: ModelConfig
     training: TrainingConfig
@@ -45,6 +49,7 @@ class Plan:
     weights: Weights
     work: Workload
     memory: Memory
+    promise: Guarantee | None = None
 
     @property
     def digest(self) -> str:
@@ -55,7 +60,8 @@ class Plan:
     @property
     def steps_an_epoch(self) -> int:
         """Steps of an epoch; the last may be smaller."""
-        return ceil(self.data.windows / self.training.global_batch_size)
+        drawn = self.promise.users if self.promise else self.data.windows
+        return ceil(drawn / self.training.global_batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -100,7 +106,8 @@ def _plan_on(job: JobConfig, dataset: Artifact) -> Plan:
     facts = dataset.manifest.facts
     prepare = PrepareConfig.model_validate(dataset.manifest.config["prepare"])
     data = DataSize(facts["num_items"], facts["rows"]["train"], facts["train_targets"])
-    return _plan(job, prepare, data, dataset.uri)
+    told = _plan(job, prepare, data, dataset.uri)
+    return replace(told, promise=promise_on(job.training, dataset))
 
 
 def _plan(job: JobConfig, prepare: PrepareConfig, data: DataSize, source: str) -> Plan:
@@ -165,6 +172,19 @@ def _data_lines(plan: Plan) -> list[str]:
         f"{training.accumulation} parts x {work.windows} windows",
         f"scores   {work.positions:,} positions x {work.candidates:,} items in a part, at most",
         f"steps    {training.epochs} epochs x {plan.steps_an_epoch:,} = {plan.total_steps:,}",
+        *_promise_lines(plan),
+    ]
+
+
+def _promise_lines(plan: Plan) -> list[str]:
+    if not plan.training.privacy.is_on:
+        return []
+    if plan.promise is None:
+        return ["privacy  epsilon follows from the number of users: prepare the dataset first"]
+    told = plan.promise
+    return [
+        f"privacy  epsilon {told.epsilon:.2f} at delta {told.delta:g} for one of {told.users:,} "
+        f"users; {told.sample_rate:.3%} of them a step"
     ]
 
 

@@ -14,7 +14,6 @@ from recsys.training.checkpoint import Log
 from recsys.training.cursor import Cursor
 from recsys.training.run import Run
 from recsys.training.speed import Clock, Work, memory_bytes, peak_flops
-from recsys.training.step import Scored
 from recsys.training.trackers import open_trackers, run_folder
 
 Row = dict[str, float]
@@ -61,10 +60,10 @@ class Journal:
         """One of the `LAPS` is over."""
         self._clock.lap(name)
 
-    def encoded(self, scored: Scored) -> None:
-        """A micro-batch is encoded."""
+    def encoded(self, work: Work) -> None:
+        """A micro-batch of so much work is encoded."""
         self._clock.lap("encode")
-        self._work.add(scored.work)
+        self._work.add(work)
 
     def step(self, cursor: Cursor, loss: torch.Tensor, num_bad: int) -> None:
         """A step is over; `loss` is the ranks' mean, and `num_bad` the steps left out so far."""

@@ -10,13 +10,14 @@ import ray.train.torch
 import torch
 
 from recsys.artifact import Artifact, open_artifact
+from recsys.config import TrainingConfig
 from recsys.models.backbone import load_text_encoder
 from recsys.models.build import add_heads, build_model
 from recsys.models.item_encoder import HybridItemEncoder
 from recsys.models.recommender_model import RecommenderModel
 from recsys.models.warm_start import load_initial_weights
 from recsys.training.cursor import TrainWindows
-from recsys.training.ingest import RankBatches
+from recsys.training.ingest import RankBatches, Windows
 from recsys.training.job import (
     CatalogueInputs,
     TrainJob,
@@ -26,6 +27,7 @@ from recsys.training.job import (
     read_train_counts,
     read_validation,
 )
+from recsys.training.poisson import PoissonWindows
 from recsys.training.speed import Costs, model_costs
 from recsys.training.values import read_value_facts
 from recsys.training.zero import start_engine
@@ -84,9 +86,7 @@ def make_run(job: TrainJob, rank: int, world_size: int, device: torch.device) ->
     if device.type == "cpu":
         torch.set_num_threads(1)  # one worker a core; more threads would share it
     dataset = open_artifact(job.dataset, "dataset", check=False)
-    windows = TrainWindows(
-        dataset, job.training.seed, job.training.shuffle_windows, job.training.length_buckets
-    )
+    windows = _windows(job.training, dataset)
     total_steps = job.training.epochs * windows.steps(job.training.global_batch_size)
     torch.manual_seed(job.training.seed)
     train_counts = read_train_counts(dataset)
@@ -114,6 +114,12 @@ def make_run(job: TrainJob, rank: int, world_size: int, device: torch.device) ->
         total_steps=total_steps,
         targets_a_step=_targets_a_step(dataset, job.training.global_batch_size / world_size),
     )
+
+
+def _windows(training: TrainingConfig, dataset: Artifact) -> Windows:
+    if training.privacy.is_on:
+        return PoissonWindows(dataset, training)
+    return TrainWindows(dataset, training.seed, training.shuffle_windows, training.length_buckets)
 
 
 def _targets_a_step(dataset: Artifact, windows: float) -> float:

@@ -68,7 +68,7 @@ def score_parts(run: Run, parts: list[Batch], step: int) -> Iterator[Scored]:
     whole = sum(len(targets_of(part)) for part in parts) / run.targets_a_step
     for part, weight in zip(parts, weights, strict=True):
         candidates, batch = _candidates(run, part, step, targets)
-        batch = _moved(batch, run.engine.device)
+        batch = move(batch, run.engine.device)
         vectors: Vectors = run.engine(
             batch, run.items.of(candidates.item_indexes, run.rewording(step))
         )
@@ -137,7 +137,8 @@ def _candidates(
     return draw_candidates(batch, run.train_counts, negatives, generator, targets)
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
+def move(batch: Batch, device: torch.device) -> Batch:
+    """The batch on the device."""
     tensors = [getattr(batch, field.name) for field in fields(Batch)]
     return Batch(*(None if t is None else t.to(device) for t in tensors))  # pyright: ignore
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import ray.train
 import torch
@@ -25,6 +26,7 @@ from recsys.models.build import (
 )
 from recsys.models.recommender_model import RecommenderModel
 from recsys.pretrained import backbone_digest
+from recsys.training.guarantee import PRIVACY, promise_on
 from recsys.training.job import TrainJob, check_training
 from recsys.training.lease import Lease, hold
 from recsys.training.loop import train_loop
@@ -75,7 +77,7 @@ def fit(
 ) -> None:
     """Train in the folder `run`; `watchers` are told of every checkpoint."""
     settings = job.model_dump(mode="json")
-    run_workers(train_loop, settings, job.training, run, lease, SCORE, watchers)
+    run_workers(train_loop, settings, job.training, run, lease, _score(job.training), watchers)
 
 
 def training_parents(
@@ -113,7 +115,7 @@ def _publish(
     run: str,
     output: str,
 ) -> Artifact:
-    state, steps = read_best(run, SCORE)
+    state, steps = read_best(run, _score(job.training))
     writer = ArtifactWriter(output, "checkpoint")
     save_model(_trained(job, state), writer, load_tokenizer(job.model.backbone))
     writer.add_table(ITEMS, dataset.read_table("items.parquet", [schema.ITEM_ID]))
@@ -122,8 +124,21 @@ def _publish(
     return writer.publish(
         {name: section.model_dump(mode="json") for name, section in config.items()},
         parents,
-        {"shape": job.shape.model_dump(), "prepare": dataset.manifest.config["prepare"]},
+        _facts(job, dataset),
     )
+
+
+def _facts(job: TrainJob, dataset: Artifact) -> dict[str, Any]:
+    """Of a private run also what it promises to users."""
+    facts = {"shape": job.shape.model_dump(), "prepare": dataset.manifest.config["prepare"]}
+    promise = promise_on(job.training, dataset)
+    return facts if promise is None else facts | {PRIVACY: promise.model_dump()}
+
+
+def _score(training: TrainingConfig) -> str | None:
+    """What the best epoch is chosen by. Of a private run it is the last: a choice by validation
+    rows would tell of those users, and no epsilon counts it."""
+    return None if training.privacy.is_on else SCORE
 
 
 def _trained(job: TrainJob, state: dict[str, torch.Tensor]) -> RecommenderModel:

@@ -18,6 +18,7 @@ from recsys.data.tokenize import load_tokenizer
 from recsys.models.backbone import load_text_encoder, pad_tokens, pool
 from recsys.models.build import ITEMS, LOG, ModelShape, build_model, load_model, save_model
 from recsys.training.export import CARD, UNKNOWN, export, find_license, model_card
+from recsys.training.guarantee import PRIVACY, Guarantee
 
 STEPS = [
     {"step": 10, "epoch": 0, "loss": 2.5},
@@ -27,7 +28,11 @@ STEPS = [
 
 
 def write_checkpoint(
-    place: Path, model: ModelConfig, steps: list = STEPS, code: str = ""
+    place: Path,
+    model: ModelConfig,
+    steps: list = STEPS,
+    code: str = "",
+    promise: Guarantee | None = None,
 ) -> Artifact:
     """A checkpoint of an untrained model, made without Ray; `code` is a file beside its weights."""
     has_text = model.item_features != "id"
@@ -41,7 +46,10 @@ def write_checkpoint(
     writer.add_table(ITEMS, pa.table({"item_id": ["a", "b", "c", "d"]}))
     writer.add_json(LOG, steps)
     config = {"model": model.model_dump(mode="json")}
-    return writer.publish(config, {"dataset": "d1ge57"}, {"shape": shape.model_dump()})
+    facts = {"shape": shape.model_dump()}
+    if promise is not None:
+        facts[PRIVACY] = promise.model_dump()
+    return writer.publish(config, {"dataset": "d1ge57"}, facts)
 
 
 @pytest.fixture
@@ -121,6 +129,26 @@ def test_a_model_of_ids_says_that_it_has_no_language_model(tmp_path, small):
     assert "no validation rows" in card
     assert not (output / "model.safetensors").exists()
     assert open_artifact(tmp_path / "checkpoint", "checkpoint")
+
+
+def test_of_a_private_model_nothing_is_exported_that_epsilon_does_not_cover(tmp_path, small):
+    promise = Guarantee(
+        epsilon=7.891,
+        delta=1e-6,
+        users=2_000,
+        sample_rate=0.032,
+        steps=640,
+        noise_multiplier=0.9,
+        max_user_norm=0.5,
+    )
+    text = small.model_copy(update={"item_features": "text"})
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", text, promise=promise)
+    files = export(checkpoint, str(tmp_path / "export"))
+    assert not any(name.endswith(LOG) for name in files)
+    card = (tmp_path / "export" / CARD).read_text()
+    assert "(7.89, 1e-06)-differentially private with respect to one user" in card
+    assert "| steps | 640 |" in card
+    assert "valid_ndcg" not in card
 
 
 @pytest.mark.parametrize(

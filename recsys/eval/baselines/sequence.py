@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from recsys.artifact import Artifact
-from recsys.config import AugmentConfig, ModelConfig, TrainingConfig
+from recsys.config import AugmentConfig, ModelConfig, PrivacyConfig, TrainingConfig
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.recommender import Recommender
 from recsys.index.item_index import ExactIndex
@@ -86,6 +86,7 @@ def _plain_training(training: TrainingConfig) -> TrainingConfig:
         "probability_weight": 0.0,
         "event_weights": {},
         "augment": AugmentConfig().model_dump(),
+        "privacy": PrivacyConfig().model_dump(),
     }
     return TrainingConfig.model_validate(training.model_dump() | changes)
 
