@@ -123,9 +123,8 @@ def _what(config: ModelConfig, has_text: bool) -> str:
 def _made_from(
     checkpoint: Artifact, config: ModelConfig, has_text: bool, license_name: str | None
 ) -> str:
-    rows = [
-        f"| dataset (sha256) | {checkpoint.manifest.parents.get('dataset', 'unknown')} |",
-        f"| checkpoint (sha256) | {checkpoint.digest} |",
+    rows = [] if promise_of(checkpoint) else _digests(checkpoint)
+    rows += [
         f"| items | {checkpoint.manifest.facts['shape']['num_items']} |",
         f"| recsys | {checkpoint.manifest.code_version} |",
     ]
@@ -135,6 +134,14 @@ def _made_from(
         rows.append(f"| base model | {base} |")
         rows.append(f"| licence of the base model | {license_name or UNKNOWN} |")
     return "## Made from\n\n| | |\n|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def _digests(checkpoint: Artifact) -> list[str]:
+    """Not of a private model: who guesses all of the data would see whether the guess is right."""
+    return [
+        f"| dataset (sha256) | {checkpoint.manifest.parents.get('dataset', 'unknown')} |",
+        f"| checkpoint (sha256) | {checkpoint.digest} |",
+    ]
 
 
 def promise_of(checkpoint: Artifact) -> Guarantee | None:
@@ -165,7 +172,7 @@ differential privacy.
 
 It does not cover: which items there are and their texts, the choice of settings by earlier runs on
 the same users, and what else is made of their events, such as an index with its popular items and
-transitions. Metrics and the training log are not in this folder, since no noise is in them.
+transitions. Metrics, the training log and digests are not in this folder: no noise is in them.
 """
 
 

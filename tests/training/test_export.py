@@ -148,7 +148,7 @@ def test_of_a_private_model_nothing_is_exported_that_epsilon_does_not_cover(tmp_
     card = (tmp_path / "export" / CARD).read_text()
     assert "(7.89, 1e-06)-differentially private with respect to one user" in card
     assert "| steps | 640 |" in card
-    assert "valid_ndcg" not in card
+    assert not any(told in card for told in ("valid_ndcg", "d1ge57", checkpoint.digest))
 
 
 @pytest.mark.parametrize(
