@@ -37,7 +37,7 @@ from recsys.training.private import PrivateStep
 from recsys.training.run import Run, make_run
 from recsys.training.validate import validate
 
-MODEL = {"item_features": "text", "embedding_size": 64, "projection_size": 64, "num_layers": 1}
+MODEL = {"item_features": "text", "embedding_size": 32, "projection_size": 32, "num_layers": 1}
 ALONE = {"num_workers": 1, "zero_stage": 0, "precision": "fp32", "max_rollbacks": 0}
 PEER, FIRST, POPULAR = "not private", "untrained", "popularity"
 
@@ -48,15 +48,15 @@ class Arguments:
 
     dataset: str
     """Dataset artifact."""
-    epochs: int = 12
+    epochs: int = 10
     """Passes over the windows, or times that a user is drawn on average."""
-    noise_multipliers: tuple[float, ...] = (1.0,)
+    noise_multipliers: tuple[float, ...] = (0.8,)
     """Noise of each private run."""
     max_user_norm: float = 0.1
     """Norm that a user's gradient is clipped to."""
     delta: float = 1e-5
     """Below 1 over the users."""
-    batch: int = 256
+    batch: int = 128
     """Users a step of the private runs."""
     learning_rate: float = 2e-3
     """Peak rate of the private runs."""
