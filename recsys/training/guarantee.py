@@ -78,10 +78,8 @@ def guarantee(training: TrainingConfig, users: int) -> Guarantee:
             f"training.privacy.delta {privacy.delta:g} would allow one of {users} users to be "
             f"published as a whole: set it below {1 / users:g}"
         )
-    rate, steps = (
-        training.global_batch_size / users,
-        training.epochs * steps_an_epoch(training, users),
-    )
+    rate = training.global_batch_size / users
+    steps = training.epochs * steps_an_epoch(training, users)
     return Guarantee(
         epsilon=epsilon(privacy.noise_multiplier, rate, steps, privacy.delta),
         delta=privacy.delta,
