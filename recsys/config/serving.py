@@ -62,7 +62,7 @@ class ServeArgs(Section):
     user_key_file: str | None = None
     """File with the key that makes pseudonyms of user ids in the store."""
     experiments: str | None = None
-    """TOML file of A/B tests, read again when it changes; see docs/experiments.md."""
+    """TOML file of A/B tests or its URI, read again when it changes; see docs/experiments.md."""
     trace_endpoint: str = ""
     """URL that spans go to by OTLP over HTTP, such as `http://collector:4318/v1/traces`; empty
     traces nothing. See docs/operations.md."""

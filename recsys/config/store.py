@@ -25,7 +25,8 @@ class FeedbackConfig(Section):
     """Where events and exposures are logged as Parquet, for the next training and for tests."""
 
     uri: str
-    """Directory or URI; events come below `interactions/`, exposures below `exposures/`."""
+    """Directory or URI; events come below `interactions/`, exposures below `exposures/`, and how
+    requests of users in an experiment ended below `requests/`."""
     spool: str
     """Local directory of files on their way to `uri`. It should outlive the replica."""
     max_rows: PositiveInt = 10_000

@@ -16,6 +16,7 @@ from recsys import schema
 from recsys.data.sources import INTERACTION_COLUMNS, Column
 from recsys.experiments.exposures import EXPERIMENT, REQUEST_ID, VARIANT, read_log
 
+RELEASE = "release"
 REQUESTS = pa.schema(
     [
         (REQUEST_ID, pa.string()),
@@ -23,21 +24,22 @@ REQUESTS = pa.schema(
         (EXPERIMENT, pa.string()),
         (VARIANT, pa.string()),
         (schema.TIMESTAMP, pa.int64()),
-        ("model_version", pa.string()),
+        (RELEASE, pa.string()),
         ("route", pa.string()),
         ("status", pa.int32()),
         ("ms", pa.float64()),
         ("num_items", pa.int32()),
     ]
 )
-"""The log's Parquet columns. `num_items` is null for a request that was not answered."""
+"""The log's Parquet columns. `release` is the version's name in the registry, of the one that was
+to answer where none did; `num_items` is null for a request that was not answered."""
 
 
 def rows_of(
     request_id: str,
     user_id: str,
     variants: Mapping[str, str],
-    model_version: str,
+    release: str,
     route: str | None,
     status: int,
     seconds: float,
@@ -48,7 +50,7 @@ def rows_of(
         REQUEST_ID: request_id,
         schema.USER_ID: user_id,
         schema.TIMESTAMP: int(time.time()),
-        "model_version": model_version,
+        RELEASE: release,
         "route": route,
         "status": status,
         "ms": 1e3 * seconds,

@@ -47,7 +47,7 @@ class Asking:
             history, degraded = await service.memory.history_of(request.user_id, sent)
         variants = service.experiments.variants_of(request.user_id)
         names = {name: variant.name for name, variant in variants.items()}
-        asked = Asked(request.user_id, names, service.model_for(variants).version)
+        asked = Asked(request.user_id, names, service.model_for(variants).release)
         state.asked = [*getattr(state, "asked", []), asked]
         return cls(service, request.user_id, state, history, degraded, variants)
 
@@ -90,7 +90,7 @@ class Asking:
     def _told(self, route: str, answer: Answer, model: ServedModel) -> list[str]:
         """Count and log an answer; what it was made without."""
         self.state.model_version = model.version
-        self.state.num_items = len(answer.items)
+        self.state.release, self.state.num_items = model.release, len(answer.items)
         shown = [(item.item_id, item.score) for item in answer.items]
         degraded = [*self.degraded, *self._log_exposure(shown, model)]
         self.service.metrics.answered(route, answer, model, degraded)

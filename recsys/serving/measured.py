@@ -26,7 +26,7 @@ class Asked:
 
     user_id: str | None
     variants: Mapping[str, str]
-    model_version: str
+    release: str
 
 
 class Measured:
@@ -61,9 +61,9 @@ def _log(feedback: FeedbackLog, scope: Scope, status: int, seconds: float) -> No
         return
     [one] = asked
     assert one.user_id is not None
-    version = state.get("model_version") or one.model_version
+    release = state.get("release", one.release)
     route = getattr(scope.get("route"), "path", None)
-    ended = (version, route, status, seconds, state.get("num_items"))
+    ended = (release, route, status, seconds, state.get("num_items"))
     try:
         feedback.append_requests(rows_of(state["request_id"], one.user_id, one.variants, *ended))
     except FeedbackRefused as error:

@@ -10,6 +10,7 @@ from recsys.config import ServeArgs
 from recsys.engine.recommender import Query, Recommender
 from recsys.engine.shop_search import ShopQuery, ShopSearch
 from recsys.index.lexical import LEXICAL
+from recsys.registry import DIGITS
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class ServedModel:
     def version(self) -> str:
         """Digest of the checkpoint."""
         return self.checkpoint.digest
+
+    @property
+    def release(self) -> str:
+        """As the registry names the version; without the ranker where the service does not search.
+
+        It tells versions of one checkpoint apart.
+        """
+        return "-".join(digest[:DIGITS] for digest in self.parts.split("-"))
 
     @property
     def parts(self) -> str:

@@ -15,7 +15,7 @@ from recsys import schema
 from recsys.config import AnalysisConfig, CanaryConfig
 from recsys.experiments.exposures import VARIANT, NothingLogged
 from recsys.experiments.outcomes import read_outcomes
-from recsys.experiments.requests import read_requests
+from recsys.experiments.requests import RELEASE, read_requests
 from recsys.registry import LIVE, AliasName
 
 CANDIDATE: AliasName = "candidate"
@@ -26,7 +26,7 @@ QUANTILE = 0.99
 _REQUESTS = {
     schema.USER_ID: pl.String,
     VARIANT: pl.String,
-    "model_version": pl.String,
+    RELEASE: pl.String,
     schema.TIMESTAMP: pl.Int64,
     "ms": pl.Float64,
     "failed": pl.Boolean,
@@ -41,7 +41,7 @@ _CLICKS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """`requests` has a row for each: user_id, variant, model_version, timestamp, ms, failed.
+    """`requests` has a row for each: user_id, variant, release, timestamp, ms, failed.
 
     `clicks` has a row for each user who was shown something: user_id, variant, impressions, clicks.
     """

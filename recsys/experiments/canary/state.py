@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recsys.config import CanaryConfig
 from recsys.experiments.canary.evidence import CANDIDATE, Evidence
 from recsys.experiments.canary.harm import find_harm
+from recsys.experiments.requests import RELEASE
 from recsys.registry import LIVE
 from recsys.schema import TIMESTAMP
 from recsys.storage import has_file, read_bytes, write_bytes
@@ -105,7 +106,7 @@ def _lacks(state: CanaryState, evidence: Evidence, config: CanaryConfig) -> str:
     answered = {}
     for side, version in ((CANDIDATE, state.candidate), (LIVE, state.live)):
         requests = step.of(side).requests
-        answered[side] = int((requests["model_version"] == version).sum())
+        answered[side] = int(requests[RELEASE].is_in(_names(version)).sum())
         if answered[side] < config.min_answered * len(requests):
             return (
                 f"only {answered[side]:,} of {len(requests):,} requests were answered by "
@@ -115,3 +116,8 @@ def _lacks(state: CanaryState, evidence: Evidence, config: CanaryConfig) -> str:
         return f"{answered[CANDIDATE]:,} of {config.min_requests:,} requests"
     clicks = int(evidence.of(LIVE).clicks["clicks"].sum())
     return "" if clicks >= config.min_clicks else f"{clicks:,} of {config.min_clicks:,} clicks"
+
+
+def _names(version: str) -> list[str]:
+    """What a release of a version may be called: who does not search leaves its ranker out."""
+    return [version, "-".join(version.split("-")[:2])]

@@ -126,7 +126,7 @@ class Shop:
         is_live = variant == "live" or self.rng.random() < self.lacking
         model = self.live if is_live else self.candidate
         ms = float(model.ms * self.rng.lognormal(0, 0.5))
-        row = {"model_version": self.versions[not is_live], "route": "/v1/recommend", "ms": ms}
+        row = {"release": self.versions[not is_live], "route": "/v1/recommend", "ms": ms}
         if self.rng.random() < model.failing:
             return row | {"status": 500, "num_items": None}, []
         clicked = [item for item in ITEMS if self.rng.random() < model.ctr]

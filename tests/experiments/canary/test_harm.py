@@ -27,7 +27,7 @@ def side(variant: str, users: int, requests: int = 10, failing: int = 0, **more)
         {
             "user_id": np.repeat(ids, requests),
             "variant": variant,
-            "model_version": "1" if variant == "live" else "2",
+            "release": "1" if variant == "live" else "2",
             "timestamp": BEGAN + 10,
             "ms": np.tile(np.linspace(10, 50, requests), users) * more.get("slower", 1.0),
             "failed": [n < failing for n in range(users) for _ in range(requests)],
@@ -71,7 +71,8 @@ def test_the_sign_test_looked_at_after_every_user_alarms_as_seldom_as_it_says():
     ("candidate", "word"),
     [
         (side("candidate", 300), None),
-        (side("candidate", 300, failing=11), "failed"),
+        (side("candidate", 300, failing=9), None),
+        (side("candidate", 300, failing=10), "failed"),
         (side("candidate", 300, slower=3.0), "live's p99"),
         (side("candidate", 300, slower=1.2), None),
         (side("candidate", 300, clicking=0), "CTR"),
@@ -81,11 +82,6 @@ def test_the_sign_test_looked_at_after_every_user_alarms_as_seldom_as_it_says():
 def test_harm_is_named_and_the_harmless_passes(candidate: Evidence, word: str | None):
     harm = find_harm(both(side("live", 300), candidate), CONFIG)
     assert [word in each for each in harm] == [True] * (word is not None)
-
-
-def test_a_few_users_who_fail_often_are_few():
-    rows = side("candidate", 300, failing=5)
-    assert find_harm(both(side("live", 300), rows), CONFIG) == []
 
 
 def test_where_all_users_fail_now_and_then_the_ratio_tells():

@@ -222,4 +222,5 @@ def test_a_crash_before_any_write_is_gone_on_from(
     assert done.outcome == "promoted", done
     assert shop.ramps == [0.1, 0.5]
     assert shop.version("live") == shop.versions[1]
+    assert shop.registry.back("live", shop.now).version == shop.versions[0]  # moved once
     assert next(count) > NUM_WRITES
