@@ -5,9 +5,9 @@
 The engine alone, one thread: model, index and catalogue as a service has them, without HTTP. Random
 weights and clustered random vectors stand for trained ones; the work of the exact index does not
 depend on them, that of IVF does, so its recall@10 is told beside. p50 is of one request at a time,
-requests/s of batches of 32, both in CPU time, which on an idle machine is the time that passes. The
-peer is the smallest catalogue, the ratio how many times as long the p50 is with the largest one, with
-the exact index and histories of 50 events; the target is as many times as there are items.
+requests/s of batches of 32, both in CPU time, which on an idle machine is the time that passes.
+The peer is the smallest catalogue. Ratio: how many times as long the p50 is with the largest one,
+with the exact index and histories of 50 events; the target is as many times as there are items.
 """
 
 from __future__ import annotations
@@ -181,6 +181,9 @@ def _panel(axes: Axes, points: Sequence[Point], field: str, label: str) -> None:
             name = f"{index}, {length} events"
             axes.plot(items, values, style, color=f"C{number}", label=name)
     axes.set(xscale="log", yscale="log", xlabel="items", ylabel=label)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter("{x:,.0f}")
 
 
 def _result(
