@@ -56,6 +56,7 @@ serve: setup  ## serve CHECKPOINT=<dir> INDEX=<dir> PORT=<port>, RANKER=<dir> if
 bench: setup  ## run benchmarks/NAME.py
 	$(RUN) benchmarks.$(NAME)
 
-chaos: setup  ## break a running service on purpose; needs what make demo leaves
+chaos: setup  ## break trainings and a running service on purpose; needs what make demo leaves
+	$(RUN) benchmarks.chaos.training --output outputs/demo
 	$(RUN) benchmarks.chaos.serving --output outputs/demo
 	$(RUN) benchmarks.chaos.serving --output outputs/demo --haproxy

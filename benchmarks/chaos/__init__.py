@@ -1,4 +1,5 @@
 """Faults on purpose, on one machine: how soon each is noticed and mended, and what broke.
 
-`make chaos` runs them. The names F1 to F29 are those of docs/operations.md.
+`make chaos` runs them: F1 to F12 and F29 break a training (docs/training.md has the list), F17 to
+F23 a service.
 """

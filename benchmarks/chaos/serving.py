@@ -133,7 +133,7 @@ def main(arguments: Arguments) -> None:
             "F23 hostile bodies": partial(hostile, scene),
         }
         wanted = [n for n in faults if not arguments.only or n.split()[0] in arguments.only]
-        run_all((name, faults[name]) for name in wanted)
+        run_all(((name, faults[name]) for name in wanted), harm="wrong")
 
 
 def _other_index(source: str, target: str, precision: Precision) -> str:

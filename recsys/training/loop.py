@@ -28,6 +28,8 @@ def train_loop(settings: dict[str, Any]) -> None:
     job = TrainJob.model_validate(settings)
     run = start_run(job)
     cursor, log = restore(run.engine)
+    if run.rank == 0 and cursor != Cursor():
+        print(f"going on from step {cursor.step}", flush=True)
     while cursor.epoch < job.training.epochs:
         try:
             cursor = train_from(run, cursor, log)

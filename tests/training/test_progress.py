@@ -102,6 +102,19 @@ class TestJournal:
         assert log == [{"step": 3, "epoch": 0, "valid_loss": 2.0}]
 
 
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("step", "told"), [(0, False), (6, True)])
+def test_a_run_that_goes_on_says_from_where(dataset, tmp_path, monkeypatch, capsys, step, told):
+    run = make_run(dataset, epochs=1)
+    start = Cursor(epoch=1, step=step) if step else Cursor()
+    monkeypatch.setattr(loop, "start_run", lambda job: run)
+    monkeypatch.setattr(loop, "restore", lambda engine: (start, []))
+    monkeypatch.setattr(loop, "save", lambda engine, cursor, log, metrics: None)
+    monkeypatch.setattr("recsys.training.progress.run_folder", lambda: tmp_path)
+    loop.train_loop(run.job.model_dump(mode="json"))
+    assert ("going on from step 6\n" in capsys.readouterr().out) is told
+
+
 def test_a_run_that_goes_on_has_no_row_twice(tmp_path: Path) -> None:
     rows = [{"step": step, "loss": 1.0} for step in (2, 4, 6)]
     for log in ([], rows[:1]):  # interrupted after step 6, and gone on with from step 2
