@@ -18,6 +18,7 @@ from benchmarks.chaos.scene import (
     BREAK_AT,
     EPOCHS,
     EVERY,
+    MOST_LOST,
     SAME_SHARDED_ANEW,
     STEPS_AN_EPOCH,
     Injected,
@@ -85,8 +86,8 @@ def workers_killed(scene: Scene) -> Outcome:
     lost = [fault.before - step for fault, step in zip(faults, resumed, strict=False)]
     most = max(lost, default=0)
     checked = f"{len(faults)} kills, {most} steps lost at most in one; each step made once"
-    fits = len(faults) == scene.kills and most <= EVERY
-    every = EVERY * scene.kills
+    fits = len(faults) == scene.kills and most <= MOST_LOST
+    every = MOST_LOST * scene.kills
     return scene.outcome(run, faults[0], checked, fits, most_lost=every, lost=sum(lost))
 
 
@@ -127,17 +128,19 @@ def controller_killed(scene: Scene) -> Outcome:
 
 
 def head_lost(scene: Scene) -> Outcome:
-    """`kill -9` the head's GCS, without a Redis behind it: all is over, and begins on another."""
+    """`kill -9` all that a head is, its GCS (no Redis behind it) and its raylet: all is over, and
+    goes on on another cluster."""
     with scene.training("head") as run:
-        run.until_step(BREAK_AT)
-        workers, at = processes(WORKER), time.time()
-        processes("gcs_server")[0].kill()
-        fault = Injected(at, until(lambda: run.ended, "the command ends"), run.step)
-        until(lambda: gone(workers), "workers end with the cluster")
+        fault = _broken(run, _kill_head)
         code = run.until_end()
     with machines(2) as cluster:
         scene.address = cluster.gcs_address
         return _given_again(scene, "head", fault, code, "a new cluster")
+
+
+def _kill_head() -> None:
+    for process in processes("gcs_server") + processes("raylet/raylet"):
+        process.kill()
 
 
 def _given_again(scene: Scene, name: str, fault: Injected, code: int, how: str) -> Outcome:

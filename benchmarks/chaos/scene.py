@@ -19,6 +19,9 @@ from recsys.models.build import WEIGHTS
 
 STEPS_AN_EPOCH, EPOCHS, EVERY = 40, 8, 20
 """About; a checkpoint comes at each epoch's end and every 20 steps."""
+MOST_LOST = 2 * EVERY
+"""Steps that a fault may cost: those since the last save, and since the one before it where the
+last is still being uploaded. A save waits for the upload of the one before."""
 BREAK_AT = 110
 """Two epochs are over then, so that there are checkpoints of both kinds to go back to."""
 SAME, SAME_SHARDED_ANEW = 1e-6, 1e-5
@@ -132,7 +135,7 @@ class Scene:
         checked: str,
         fits: bool = True,
         same: float = SAME,
-        most_lost: int = EVERY,
+        most_lost: int = MOST_LOST,
         lost: int | None = None,
     ) -> Outcome:
         """Passed where `run`, which went on after the fault, ended as the unbroken one did.

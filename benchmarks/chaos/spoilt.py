@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.chaos.report import Outcome
-from benchmarks.chaos.scene import BREAK_AT, EVERY, Injected, Scene, Truth
+from benchmarks.chaos.scene import BREAK_AT, EVERY, MOST_LOST, Injected, Scene, Truth
 from benchmarks.chaos.trained import ROWS, WORKER, processes, until
 from recsys.training.shards import COMMIT, list_checkpoints
 from recsys.training.workers import SNAPSHOT
@@ -43,18 +43,13 @@ def upload_cut(scene: Scene) -> Outcome:
     assert half is not None
     refused = again.said(f"{half.name}: 'manifest-00001.json' is missing") is not None
     checked = f"exit {run.process.returncode} at SIGTERM, then {code}; the half one was named"
-    return scene.outcome(again, fault, checked, refused, most_lost=2 * EVERY)
+    return scene.outcome(again, fault, checked, refused)
 
 
 def _half(output: Path) -> Path | None:
-    for commit in output.glob(f"checkpoint-run/*/step_*/{COMMIT}"):
-        step = int(commit.parent.name.split("_")[1])
-        if (
-            step >= BREAK_AT // EVERY * EVERY
-            and not (commit.parent / "manifest-00001.json").exists()
-        ):
-            return commit.parent
-    return None
+    """The checkpoint that rank 0 has committed and rank 1 never will, once it is there."""
+    commits = output.glob(f"checkpoint-run/*/step_{HALF_AT:08d}_*/{COMMIT}")
+    return next((commit.parent for commit in commits), None)
 
 
 def snapshot_torn(scene: Scene) -> Outcome:
@@ -64,7 +59,7 @@ def snapshot_torn(scene: Scene) -> Outcome:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     checked = f"{len(content) // 2} of {len(content)} bytes of the list were left"
-    return _gone_on(scene, "snapshot", step, checked, EVERY)
+    return _gone_on(scene, "snapshot", step, checked, MOST_LOST)
 
 
 def shards_altered(scene: Scene) -> Outcome:
@@ -136,7 +131,7 @@ def disk_full(scene: Scene) -> Outcome:
     with scene.training("disk") as again:
         again.until_end()
     checked = f"exit {code} and 'free the disk'; then the same command again"
-    return scene.outcome(again, fault, checked, told is not None and code != 0, most_lost=2 * EVERY)
+    return scene.outcome(again, fault, checked, told is not None and code != 0)
 
 
 def _without_log() -> psutil.Process:
@@ -161,7 +156,7 @@ def loss_bad(scene: Scene) -> Outcome:
     back_at = int(line.partition(BACK)[2].split()[0])
     new = next(when for when, step in run.steps if when > detected and step > before)
     said = "2 steps left out; after 4 more back to a checkpoint; no loss or weight is NaN"
-    passed = Truth.of(run.output).finite and before - back_at <= EVERY
+    passed = Truth.of(run.output).finite and before - back_at <= MOST_LOST
     return Outcome(detected - at, new - at, before - back_at, passed, said)
 
 
@@ -178,4 +173,4 @@ def loss_stays_bad(scene: Scene) -> Outcome:
     with scene.training("nan") as again:
         again.until_end()
     checked = f"exit {code}, and what to do; the same command without the fault again"
-    return scene.outcome(again, fault, checked, told is not None and code != 0, most_lost=2 * EVERY)
+    return scene.outcome(again, fault, checked, told is not None and code != 0)
