@@ -26,7 +26,7 @@ from benchmarks.chaos.scene import (
 )
 from benchmarks.chaos.trained import CONTROLLER, WORKER, Training, gone, machines, processes, until
 
-HANG_S = 20
+HANG_S = 30
 """training.collective_timeout_s of the run with a hanging rank."""
 ANY = "1000"
 """training.max_failures of the run that is killed often."""

@@ -24,7 +24,7 @@ HALF_AT = BREAK_AT // EVERY * EVERY
 """The step whose upload never ends."""
 FULL = 4_096
 """Bytes that a file of the worker with the full disk may have."""
-FAR = 4 * EVERY
+FAR = 5 * EVERY
 """Steps that are lost at most where the two newest checkpoints are spoilt: the next kept one is
 from the end of an epoch."""
 
