@@ -28,7 +28,7 @@ MI355X_BF16 = 2_500e12
 """Dense bf16 operations a second (AMD MI355X data sheet)."""
 DLRM_V2_FLOPS, DLRM_V3_FLOPS = 40e6, 260e9
 """Operations of a candidate (mlcommons.org/2026/02/dlrmv3-inference-meta). For DLRMv3 taken as
-those of a whole request: times 2,048 candidates no known machine would reach the rates below."""
+those of a whole request: times its candidates no machine would reach the rate below."""
 DLRM_V2_PAIRS = 270
 """Pairs of user and item in a sample of DLRMv2. Assumed: its README says 100 to 700."""
 

@@ -120,7 +120,7 @@ def seen(cell: Cell, since_s: float, until_s: float) -> Seen:
     took = np.asarray(cell.log.took)[inside]
     refused, lost = (_count(times, since_s, until_s) for times in (cell.log.refused, cell.log.lost))
     requests = len(took) + refused + lost
-    p50, p99 = np.percentile(took, [50, 99]) if len(took) else (math.inf, math.inf)
+    p50, p99 = np.percentile(took, [50, 99]).tolist() if len(took) else (math.inf, math.inf)
     whole = max(1, requests)
     return Seen(requests, round(p50, 2), round(p99, 2), refused / whole, lost / whole)
 
@@ -220,8 +220,8 @@ def draw_day(found: dict[str, dict[str, list[dict]]], path: Path) -> None:
             hours.plot(at, [r["p50_ms"] for r in day], colour, ls="--", label=f"p50, {target}")
             held.step(at, [r["replicas"] for r in day], colour, where="mid", ls=":", lw=1)
             seconds = [row["second"] for row in after]
-            refused = [100 * (r["refused"] + r["lost"]) for r in after]
-            loss.plot(seconds, refused, colour, label=f"refused or lost, target {target}")
+            unanswered = [100 * (r["refused"] + r["lost"]) for r in after]
+            loss.plot(seconds, unanswered, colour, label=f"refused or lost, target {target}")
         hours.set(xlabel="hour of the day", ylabel="ms", ylim=(0, None))
         held.set(ylabel="replicas (dotted)", ylim=(0, None))
         loss.set(xlabel="seconds; a node falls silent at 20", ylabel="% of a cell's requests")
