@@ -6,30 +6,38 @@ OUTPUT ?= outputs/$(basename $(notdir $(CONFIG)))
 DATA ?=
 PORT ?= 8000
 STAMP := .venv/.installed
+TOOLS := .venv/tools/bin
+# What the site shows, and what its pages link to.
+PAGES := README.md CHANGELOG.md LICENSE docs benchmarks cluster ray_jobs recsys serve_configs
 RUN := $(BIN)/python -m
 
+LOCKED := $(BIN)/pip install --quiet --no-deps --require-hashes
+TORCH ?=
+
 .PHONY: help setup fmt check test demo generate prepare train index evaluate pipeline serve bench chaos
+.PHONY: docs lock wheel sbom secrets audit
 .DEFAULT_GOAL := help
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: $(STAMP)  ## make .venv with exact versions
+setup: $(STAMP)  ## make .venv from .ci/lock; TORCH=cpu or cuda, by default cpu where the index has it
 
-# torch first and alone: a later resolver step then keeps the build that is there.
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "error: Python 3.11 or 3.12 is needed: make PYTHON=python3.12 ...")'
+# Exact versions, and every file is checked by its hash. hatchling is among them, so nothing else is fetched.
+$(STAMP): pyproject.toml $(wildcard .ci/lock/*.txt)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11, 5) <= sys.version_info < (3, 13) else "error: Python 3.11 (from 3.11.5) or 3.12 is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(LOCKED) -r .ci/lock/dev.txt
+	$(LOCKED) -r .ci/lock/$(or $(TORCH),cpu).txt $(if $(TORCH),,|| $(LOCKED) -r .ci/lock/cuda.txt)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/pip check
 	touch $(STAMP)
 
 fmt: setup  ## format the code
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-check: setup  ## formatting, lint, types, layers
+check: setup docs  ## formatting, lint, types, layers, links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
@@ -60,3 +68,33 @@ chaos: setup  ## break trainings and a running service on purpose; needs what ma
 	$(RUN) benchmarks.chaos.training --output outputs/demo
 	$(RUN) benchmarks.chaos.serving --output outputs/demo
 	$(RUN) benchmarks.chaos.serving --output outputs/demo --haproxy
+
+docs: setup  ## build the site into outputs/site; a broken link fails
+	mkdir -p outputs/site-pages
+	ln -sfn $(addprefix $(CURDIR)/,$(PAGES)) outputs/site-pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict --config-file docs/site/mkdocs.yml
+
+# In an environment of their own: what they need is not what is to be served.
+$(TOOLS)/.installed: .ci/lock/tools.txt | setup
+	test -x $(TOOLS)/python || $(BIN)/python -m venv .venv/tools
+	$(TOOLS)/pip install --quiet --no-deps --require-hashes -r .ci/lock/tools.txt
+	touch $(TOOLS)/.installed
+
+lock: $(TOOLS)/.installed  ## resolve constraints.txt anew and write .ci/lock with the hashes of all files
+	$(TOOLS)/python .ci/lock.py
+
+wheel: setup  ## build the wheel into outputs/dist, and try it from an empty directory
+	rm -rf outputs/dist outputs/wheel-try
+	$(BIN)/hatchling build -t wheel -d outputs/dist
+	$(BIN)/pip install --quiet --no-deps --no-index --target outputs/wheel-try outputs/dist/recsys-*.whl
+	cd outputs/wheel-try && ../../$(BIN)/python -c 'import recsys; print(recsys.__file__)'
+
+sbom: $(TOOLS)/.installed  ## what .venv holds, as CycloneDX, into outputs/sbom.json
+	mkdir -p outputs
+	$(TOOLS)/cyclonedx-py environment .venv --pyproject pyproject.toml --output-reproducible -o outputs/sbom.json
+
+secrets: $(TOOLS)/.installed  ## search all committed files for keys and passwords
+	git ls-files -z ':!.ci/lock' ':!.ci/secrets.json' | xargs -0 $(TOOLS)/detect-secrets-hook --no-verify --baseline .ci/secrets.json
+
+audit: $(TOOLS)/.installed  ## known vulnerabilities of all locked versions; needs the package index's JSON API
+	$(TOOLS)/pip-audit --strict --disable-pip --progress-spinner off -r .ci/lock/dev.txt -r .ci/lock/cuda.txt

@@ -1,7 +1,8 @@
 """Write the locks: every package with its version and the hashes of its files, no index named.
 
-`dev.txt` is what `make setup` installs, `image.txt` what cluster/Dockerfile does; `cuda.txt` is
-what torch's CUDA build needs beside either. Versions come from constraints.txt.
+`dev.txt` is what `make setup` installs, `image.txt` what cluster/Dockerfile does; either goes with
+`cpu.txt` or `cuda.txt`, the two builds of torch. `tools.txt` is for .venv/tools, whose programs are
+not to stand in the environment that they look at. Versions come from constraints.txt.
 """
 
 from __future__ import annotations
@@ -15,17 +16,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ROOT / ".ci" / "lock"
-EXTRAS = {"dev": ["dev"], "image": ["train", "serve", "s3", "demo"]}
+WANTED = {
+    "dev": ["pyproject.toml", "--extra=dev"],
+    "image": [
+        "pyproject.toml",
+        *(f"--extra={e}" for e in ("train", "serve", "rank", "s3", "demo", "build")),
+    ],
+    "tools": ["--group=pyproject.toml:supply"],
+}
+"""What uv is asked for."""
 # The oldest of each line; pymdown-extensions, which the docs need, asks for 3.11.5.
 PYTHONS = ("3.11.5", "3.12.0")
-# On Linux these come with torch's default build alone; its CPU build needs none of them.
-CUDA = re.compile(r"cuda-|nvidia-|triton==")
+# What torch's default build needs on Linux and its CPU build does not, and torch itself.
+CUDA = re.compile(r"cuda-|nvidia-|(triton|torch)==")
 
 
-def _resolve(extras: list[str], python: str) -> dict[str, str]:
+def _resolve(wanted: list[str], python: str) -> dict[str, str]:
     """A pinned block of text a package, by its name."""
-    command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "pyproject.toml"]
-    command += ["--constraints=constraints.txt", *(f"--extra={extra}" for extra in extras)]
+    command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", *wanted]
+    command += ["--constraints=constraints.txt"]
     command += [f"--python-version={python}", "--python-platform=x86_64-manylinux_2_28"]
     command += ["--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
     text = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -57,40 +66,39 @@ def _report_hashes(report: str) -> set[str]:
 
 
 def _known_hashes(version: str) -> set[str]:
-    """What the lock that is there says of the same torch: another machine may have seen more."""
-    path = LOCKS / "dev.txt"
+    """Those that the lock has already: another machine may have seen more of them."""
+    path = LOCKS / "cpu.txt"
     text = path.read_text() if path.exists() else ""
-    block = re.search(rf"^torch=={re.escape(version)} .*(?:\n    .*)*", text, re.M)
-    return _hashes(block.group()) if block else set()
+    return _hashes(text) if f"torch=={version}+cpu " in text else set()
 
 
-def _torch(block: str) -> str:
-    """torch's block with the hashes of both its builds."""
+def _cpu_torch(block: str) -> str:
+    """The CPU build's block, from the default build's."""
     version = block.split("==")[1].split()[0]
-    hashes = sorted(_hashes(block) | _known_hashes(version) | _cpu_hashes(version))
-    return " \\\n    ".join([f"torch=={version}", *(f"--hash={h}" for h in hashes)]) + "\n"
+    hashes = sorted(_known_hashes(version) | _cpu_hashes(version))
+    return " \\\n    ".join([f"torch=={version}+cpu", *(f"--hash={h}" for h in hashes)]) + "\n"
 
 
 def _write(name: str, what: str, blocks: Iterable[str]) -> None:
-    head = f"# {what} Written by `make lock` from pyproject.toml and constraints.txt.\n"
+    head = f"# {what}\n# Written by `make lock` from pyproject.toml and constraints.txt.\n"
     (LOCKS / f"{name}.txt").write_text(head + "".join(blocks))
 
 
 def main() -> None:
-    """Resolve for each Python, add torch's CPU wheels, and put what only CUDA needs apart."""
+    """Resolve for each Python, and put the two builds of torch apart from the rest."""
     LOCKS.mkdir(exist_ok=True)
     resolved = {}
-    for name, extras in EXTRAS.items():
-        oldest, *others = (_resolve(extras, python) for python in PYTHONS)
-        if others != [oldest] * len(others):
-            sys.exit(f"error: the extras {extras} need other packages on another Python")
-        resolved[name] = oldest
-    torch = _torch(resolved["dev"]["torch"])
-    for name, blocks in resolved.items():
-        kept = [torch if key == "torch" else b for key, b in blocks.items() if not CUDA.match(b)]
-        _write(name, f"Extras {', '.join(EXTRAS[name])}.", kept)
-    cuda = [block for block in resolved["image"].values() if CUDA.match(block)]
-    _write("cuda", "What torch's CUDA build needs beside dev.txt or image.txt.", cuda)
+    for name, wanted in WANTED.items():
+        blocks, *others = (_resolve(wanted, python) for python in PYTHONS)
+        if others != [blocks] * len(others):
+            sys.exit(f"error: {' '.join(wanted)} needs other packages on another Python")
+        rest = [block for block in blocks.values() if not CUDA.match(block)]
+        _write(name, f"From {' '.join(wanted)}, without torch.", rest)
+        resolved[name] = blocks
+    blocks = resolved["image"]
+    cuda = [block for block in blocks.values() if CUDA.match(block)]
+    _write("cuda", "torch's default build, which is for CUDA, and what it needs.", cuda)
+    _write("cpu", "torch's CPU build.", [_cpu_torch(blocks["torch"])])
 
 
 if __name__ == "__main__":
