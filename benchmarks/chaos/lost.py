@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psutil
 
@@ -171,24 +172,31 @@ def memory_gone(scene: Scene) -> Outcome:
 
 
 def two_trainers(scene: Scene) -> Outcome:
-    """A second trainer of the same run, while the first waits and the files' times jump by a day:
-    its clock is not to be believed, and the first one's life is."""
+    """A second trainer of the same run, while the first one's workers are stopped and the files'
+    times jump by a day: clocks are not to be believed, and the first one's life is."""
     with scene.training("twice") as first:
         first.until_step(BREAK_AT)
-        workers = processes(WORKER)
-        for worker in workers:
-            worker.suspend()
-        _jump(scene)
-        at, before = time.time(), first.step
-        with scene.training("twice") as second:
-            code = second.until_end()
-        fault = Injected(at, time.time(), before)
-        for worker in workers:
-            worker.resume()
+        with _stopped(processes(WORKER)):
+            _jump(scene)
+            at, before = time.time(), first.step
+            with scene.training("twice") as second:
+                code = second.until_end()
+            fault = Injected(at, time.time(), before)
         refused = second.said("is being trained by process") is not None
         first.until_end()
     checked = f"the second ended with {code} and the first one's name"
     return scene.outcome(first, fault, checked, refused and code != 0, lost=0)
+
+
+@contextmanager
+def _stopped(found: list[psutil.Process]) -> Iterator[None]:
+    for process in found:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in found:
+            process.resume()
 
 
 def _jump(scene: Scene) -> None:

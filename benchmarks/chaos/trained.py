@@ -43,7 +43,8 @@ def machines(*cpus: int, **environment: str) -> Iterator[Any]:
     """A `ray.cluster_utils.Cluster` of one logical machine for each number of CPUs, first the head.
 
     Tokens are asked for, and everything lies in a folder of its own, so that no other Ray of this
-    machine is met.
+    machine is met. There is no dashboard, so that Ray Train's detached cleaners of placement
+    groups, which ask it about a controller that died, stay until the cluster ends.
     """
     # Unix sockets live below it, and their paths may have 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="c-", ignore_cleanup_errors=True) as folder:
