@@ -25,7 +25,7 @@ from recsys.config.section import Section
 from recsys.config.security import SecurityConfig
 from recsys.config.serving import ServeArgs
 from recsys.config.storage import StorageConfig
-from recsys.config.store import FeedbackConfig, StoreConfig
+from recsys.config.store import FeedbackConfig, ItemLogConfig, StoreConfig
 from recsys.config.sweep import SweepConfig
 from recsys.config.training import AugmentConfig, PrivacyConfig, TrainingConfig
 from recsys.config.world import WorldConfig
@@ -42,6 +42,7 @@ __all__ = [
     "FeedbackConfig",
     "GateConfig",
     "IndexConfig",
+    "ItemLogConfig",
     "JobConfig",
     "ModelConfig",
     "PrepareConfig",

@@ -15,7 +15,7 @@ from pydantic import (
 
 from recsys.config.section import Names, Section
 
-Scope = Literal["read", "events", "admin"]
+Scope = Literal["read", "events", "items", "admin"]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Path = Annotated[str, Field(pattern=r"^/[^*?#]*$")]
 PathPattern = Annotated[str, Field(pattern=r"^/([^*?#]*|([^*?#]*/)?\*)$")]
@@ -51,6 +51,7 @@ RULES = (
         paths=("/v1/recommend", "/v1/batch", "/v1/similar_items", "/v1/rank", "/v1/search"),
     ),
     ScopeRule(scope="events", methods=("POST",), paths=("/v1/events",)),
+    ScopeRule(scope="items", methods=("PUT", "DELETE"), paths=("/v1/items/*",)),
 )
 
 

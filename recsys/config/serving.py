@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from recsys.config.section import Section
 from recsys.config.security import SecurityConfig
 from recsys.config.storage import StorageConfig
-from recsys.config.store import FeedbackConfig, StoreConfig
+from recsys.config.store import FeedbackConfig, ItemLogConfig, StoreConfig
 
 
 class ServeArgs(Section):
@@ -57,6 +57,9 @@ class ServeArgs(Section):
     """Where histories are remembered; None remembers none."""
     feedback: FeedbackConfig | None = None
     """Where events and exposures are logged; None logs none."""
+    items: ItemLogConfig | None = None
+    """Where changes of items are kept; None has no routes that change items. Loads the language
+    model as `search` does, once for both."""
     store_password_file: str | None = None
     """File with the password of Redis."""
     user_key_file: str | None = None

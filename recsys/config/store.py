@@ -21,6 +21,19 @@ class StoreConfig(Section):
     """Seconds after which a store that does not answer is given up."""
 
 
+class ItemLogConfig(Section):
+    """Where changes of items are kept, so that every replica has them. A password is no setting."""
+
+    url: str
+    """As that of `store`; they may share one database."""
+    keep_days: PositiveInt = 30
+    """Days after which a change is dropped: by then the catalogue of an index should have it."""
+    poll_s: PositiveFloat = 5.0
+    """Seconds between two looks of a replica at what others changed."""
+    timeout_s: PositiveFloat = 1.0
+    """Seconds after which a log that does not answer is given up."""
+
+
 class FeedbackConfig(Section):
     """Where events and exposures are logged as Parquet, for the next training and for tests."""
 

@@ -16,17 +16,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
-from redis.retry import Retry
 
 from recsys.config import StoreConfig
 from recsys.store.histories import Appended, StoredEvent, StoreUnavailable, oldest_kept
+from recsys.store.redis_client import RedisClient
 
 NUMBER_DIGITS = 16
 
@@ -97,17 +92,9 @@ class RedisStore:
         password: str | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._url, self._config, self._password, self._now = url, config, password, now
-        self._redis = redis.Redis.from_url(
-            url,
-            password=password,
-            decode_responses=True,
-            socket_timeout=config.timeout_s,
-            socket_connect_timeout=config.timeout_s,
-            # Once more at once, for a connection that the server had closed; every call may be
-            # made twice. A time-out is not tried again, or a call would take twice as long.
-            retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
-        )
+        self._config, self._now = config, now
+        self._server = RedisClient("history store", "store", url, config.timeout_s, password)
+        self._redis = self._server.redis
         self._append = self._redis.register_script(APPEND)
 
     def append(self, user_id: str, events: Sequence[StoredEvent]) -> Appended:
@@ -115,7 +102,7 @@ class RedisStore:
         arguments: list[str | int] = []
         for event in events:
             arguments += [event.event_id, event.timestamp, _to_json(event)]
-        with self._errors():
+        with self._server.errors():
             kinds: Any = self._append(
                 _keys(user_id),
                 [self._cutoff(), self._config.max_events, secrets.token_hex(8), *arguments],
@@ -124,7 +111,7 @@ class RedisStore:
 
     def last(self, user_id: str, count: int) -> list[StoredEvent]:
         """See `HistoryStore`."""
-        with self._errors():
+        with self._server.errors():
             rows: Any = self._redis.zrange(
                 _keys(user_id)[0],
                 "+inf",  # pyright: ignore[reportArgumentType]
@@ -140,7 +127,7 @@ class RedisStore:
     def version(self, user_id: str) -> str:
         """See `HistoryStore`."""
         events, _, state = _keys(user_id)
-        with self._errors(), self._redis.pipeline() as pipeline:
+        with self._server.errors(), self._redis.pipeline() as pipeline:
             pipeline.zcount(events, self._cutoff(), "+inf")
             pipeline.hget(state, "version")
             count, version = pipeline.execute()
@@ -149,7 +136,7 @@ class RedisStore:
     def delete(self, user_id: str) -> int:
         """See `HistoryStore`."""
         keys = _keys(user_id)
-        with self._errors(), self._redis.pipeline() as pipeline:
+        with self._server.errors(), self._redis.pipeline() as pipeline:
             pipeline.zcount(keys[0], self._cutoff(), "+inf")
             pipeline.delete(*keys)
             deleted, _ = pipeline.execute()
@@ -158,7 +145,7 @@ class RedisStore:
     def healthy(self) -> bool:
         """See `HistoryStore`."""
         try:
-            with self._errors():
+            with self._server.errors():
                 return bool(self._redis.ping())
         except StoreUnavailable:
             return False
@@ -169,32 +156,6 @@ class RedisStore:
 
     def _cutoff(self) -> int:
         return oldest_kept(self._now(), self._config.ttl_days)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except redis.RedisError as error:
-            # Not chained: a server's complaint may repeat what it was sent, with the password.
-            raise StoreUnavailable(self._explain(error)) from None
-
-    def _explain(self, error: redis.RedisError) -> str:
-        said = str(error)
-        if self._password:
-            said = said.replace(self._password, "***")
-        return f"the history store {self._url} failed: {self._advice(error)} ({said})"
-
-    def _advice(self, error: redis.RedisError) -> str:
-        if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-            return "check the user and the password"
-        if isinstance(error, redis.TimeoutError):
-            return (
-                f"no answer within {self._config.timeout_s} s; check the network and the server's "
-                "load, or raise store.timeout_s"
-            )
-        if isinstance(error, redis.ConnectionError):
-            return "check store.url, that the server runs, and the network"
-        return "check the server's log, memory and role"
 
 
 def _keys(user_id: str) -> list[str]:

@@ -1,18 +1,10 @@
-"""Histories in one SQLite file: for one machine, and for tests in memory.
-
-The file is in WAL mode, so processes read while one writes. A commit is not followed by fsync: a
-process that dies loses nothing, a machine that does may lose the last commits, never the file.
-"""
+"""Histories in one SQLite file: for one machine, and for tests in memory."""
 
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
+from collections.abc import Callable, Sequence
 
 from recsys.config import StoreConfig
 from recsys.store.histories import (
@@ -24,6 +16,7 @@ from recsys.store.histories import (
     StoreUnavailable,
     oldest_kept,
 )
+from recsys.store.sqlite_file import SqliteFile
 
 PURGED_AT_ONCE = 1_000
 """Events of other users that an append deletes for their age: a millisecond's work."""
@@ -48,7 +41,6 @@ CREATE TABLE IF NOT EXISTS pushed_out (
 );
 CREATE INDEX IF NOT EXISTS pushed_out_by_age ON pushed_out (timestamp);
 """
-OUR_MISTAKES = (sqlite3.ProgrammingError, sqlite3.IntegrityError)
 
 
 class SqliteStore:
@@ -63,37 +55,12 @@ class SqliteStore:
     def __init__(
         self, path: str, config: StoreConfig, now: Callable[[], float] = time.time
     ) -> None:
-        self._path, self._config, self._now = path, config, now
-        # One connection for all threads: a commit takes some 50 us, and readers wait no longer.
-        self._lock = threading.Lock()
-        with self._errors():
-            self._db = sqlite3.connect(
-                path, config.timeout_s, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._prepare()
-            except sqlite3.Error:
-                self._db.close()
-                raise
-
-    def _prepare(self) -> None:
-        # SQLite does not wait with this one: of four processes that open a new file at once, one in
-        # twenty was told that the file is locked.
-        patient = Retrying(
-            retry=retry_if_exception(_is_busy),
-            stop=stop_after_delay(self._config.timeout_s),
-            wait=wait_random(0.0, 0.05),
-            reraise=True,
-        )
-        patient(self._db.execute, "PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        # What is deleted is overwritten: it cannot be read from the file.
-        self._db.execute("PRAGMA secure_delete = ON")
-        self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+        self._config, self._now = config, now
+        self._file = SqliteFile("history store", "store", path, config.timeout_s, SCHEMA)
 
     def append(self, user_id: str, events: Sequence[StoredEvent]) -> Appended:
         """See `HistoryStore`."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             cutoff = self._cutoff()
             _purge(db, user_id, cutoff)
             newest_refused = max(cutoff - 1, _newest_pushed_out(db, user_id))
@@ -106,7 +73,7 @@ class SqliteStore:
 
     def last(self, user_id: str, count: int) -> list[StoredEvent]:
         """See `HistoryStore`."""
-        with self._connection() as db:
+        with self._file.connection() as db:
             rows = db.execute(
                 "SELECT event_id, item_id, timestamp, event, value FROM events "
                 "WHERE user_id = ? AND timestamp >= ? ORDER BY timestamp DESC, seq DESC LIMIT ?",
@@ -116,7 +83,7 @@ class SqliteStore:
 
     def version(self, user_id: str) -> str:
         """See `HistoryStore`."""
-        with self._connection() as db:
+        with self._file.connection() as db:
             newest = db.execute(
                 "SELECT max(seq) FROM events WHERE user_id = ? AND timestamp >= ?",
                 (user_id, self._cutoff()),
@@ -125,11 +92,11 @@ class SqliteStore:
 
     def delete(self, user_id: str) -> int:
         """See `HistoryStore`."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             _purge_user(db, user_id, self._cutoff())
             deleted = db.execute("DELETE FROM events WHERE user_id = ?", (user_id,)).rowcount
             db.execute("DELETE FROM pushed_out WHERE user_id = ?", (user_id,))
-        with self._connection() as db:
+        with self._file.connection() as db:
             # Else the log beside the file would hold what was deleted until it is full.
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return deleted
@@ -137,7 +104,7 @@ class SqliteStore:
     def healthy(self) -> bool:
         """See `HistoryStore`."""
         try:
-            with self._connection() as db:
+            with self._file.connection() as db:
                 db.execute("SELECT 1 FROM events LIMIT 1")
         except StoreUnavailable:
             return False
@@ -145,52 +112,10 @@ class SqliteStore:
 
     def close(self) -> None:
         """See `HistoryStore`."""
-        with self._lock:
-            self._db.close()
+        self._file.close()
 
     def _cutoff(self) -> int:
         return oldest_kept(self._now(), self._config.ttl_days)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._connection() as db:
-            # IMMEDIATE: one that reads first and then cannot write would fail at once.
-            db.execute("BEGIN IMMEDIATE")
-            with db:
-                yield db
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        if not self._lock.acquire(timeout=self._config.timeout_s):
-            raise StoreUnavailable(self._explain("other threads wait for it"))
-        try:
-            with self._errors():
-                yield self._db
-        finally:
-            self._lock.release()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, OUR_MISTAKES):
-                raise
-            raise StoreUnavailable(self._explain(str(error))) from error
-
-    def _explain(self, cause: str) -> str:
-        return (
-            f"the history store {self._path} failed ({cause}): check that its folder exists, that "
-            f"the disk has room, and that no process holds it longer than {self._config.timeout_s} "
-            "s (store.timeout_s)"
-        )
-
-
-def _is_busy(error: BaseException) -> bool:
-    return (
-        isinstance(error, sqlite3.OperationalError)
-        and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
-    )
 
 
 def _purge(db: sqlite3.Connection, user_id: str, cutoff: int) -> None:
