@@ -49,7 +49,9 @@ KINDS = (
     "audience",
     "forecast",
 )
-NOT_IN_DIGEST = ("quarantine/", "quality.", "inputs.json")
+INPUTS = "inputs.json"
+"""What an artifact remembers of the files it was made from, and of when they were written."""
+NOT_IN_DIGEST = ("quarantine/", "quality.", INPUTS)
 """Payload that tells about an artifact and is no part of what it is: bad rows lie in files as their
 blocks came, and reports name the files that were read."""
 

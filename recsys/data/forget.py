@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys import schema
 from recsys.artifact import (
+    INPUTS,
     Artifact,
     ArtifactWriter,
     FileEntry,
@@ -35,7 +36,6 @@ from recsys.artifact import (
 )
 from recsys.config import PrepareConfig, StoreConfig
 from recsys.data.history import COPIES, to_sequences, user_starts
-from recsys.data.incremental import INPUTS
 from recsys.data.interactions import EVENTS, QUARANTINE
 from recsys.data.lookahead import Core
 from recsys.data.privacy import check_same_key, pseudonymise

@@ -12,22 +12,24 @@ from dataclasses import asdict, dataclass
 
 import ray
 
-from recsys.artifact import Artifact
+from recsys.artifact import INPUTS, Artifact
 from recsys.data.interactions import EVENTS, QUARANTINE, Job, clean_block
 from recsys.data.quality import RAW
 from recsys.data.sources import RawFile
 from recsys.storage import steady_filesystem
 
-INPUTS = "inputs.json"
-
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files of the interactions that went into a dataset, the rows read, and the columns found."""
+    """Files of the interactions that went into a dataset, the rows read, and the columns found.
+
+    `items_changed_ns` is when the newest file of the items was written, in Unix nanoseconds.
+    """
 
     files: list[RawFile]
     num_rows: int
     columns: list[str]
+    items_changed_ns: int = 0
 
     def to_json(self) -> dict:
         """What `inputs.json` holds."""

@@ -13,11 +13,11 @@ import pyarrow as pa
 import ray
 
 from recsys import schema
-from recsys.artifact import Artifact, ArtifactWriter
+from recsys.artifact import INPUTS, Artifact, ArtifactWriter
 from recsys.config import PrepareConfig
 from recsys.data.drift import compare_profiles
 from recsys.data.eval_rows import find_eval_rows, read_eval_rows
-from recsys.data.incremental import INPUTS, Inputs, check_continues, previous_events, read_inputs
+from recsys.data.incremental import Inputs, check_continues, previous_events, read_inputs
 from recsys.data.interactions import (
     QUARANTINE,
     Job,
@@ -108,7 +108,8 @@ def prepare(
     tokenised = pa.concat_tables(ray.get(tokenising)).combine_chunks()
     tokenised = tokenised.append_column(schema.TRAIN_COUNT, pa.array(written.popularity))
     writer.add_table("items.parquet", tokenised)
-    seen = Inputs(interactions.files, num_read, columns)
+    written_ns = max(file.changed_ns for file in items.files)
+    seen = Inputs(interactions.files, num_read, columns, written_ns)
     writer.add_json(INPUTS, seen.to_json())
     facts = _facts(written, rows, counts, tokenised, user_key)
     tables = {"interactions": counts, "items": item_counts} | eval_counts | user_counts

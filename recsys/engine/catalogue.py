@@ -30,7 +30,7 @@ class Catalogue:
     """The item table of an index artifact."""
 
     def __init__(self, items: pa.Table) -> None:
-        self._items = items
+        self.items = items
         self.vocabulary = ItemVocabulary(items[schema.ITEM_ID])
         self.titles: list[str | None] = items["title"].to_pylist()
         self.train_counts = torch.as_tensor(items[schema.TRAIN_COUNT].to_numpy().copy())
@@ -94,7 +94,7 @@ class Catalogue:
             ValueError: a row has a column that the catalogue has not, or a value of another type.
         """
         made = self._table_of(item_ids, rows)
-        pool = pa.concat_tables([self._items, made])
+        pool = pa.concat_tables([self.items, made])
         known = self.vocabulary.indexes_of(list(item_ids))
         new = known == UNKNOWN
         places = np.append(np.arange(len(self)), np.flatnonzero(new) + len(self))
@@ -105,14 +105,14 @@ class Catalogue:
         """A catalogue in which these items are removed; they keep their indexes."""
         removed = self.removed.clone()
         removed[list(item_indexes)] = True
-        place = self._items.column_names.index(schema.REMOVED)
+        place = self.items.column_names.index(schema.REMOVED)
         column = pa.array(removed.numpy())
-        return Catalogue(self._items.set_column(place, schema.REMOVED, column))
+        return Catalogue(self.items.set_column(place, schema.REMOVED, column))
 
     def _table_of(self, item_ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         """Rows for these ids in this catalogue's columns; a known item keeps its events."""
         given = (schema.ITEM_ID, schema.TRAIN_COUNT, schema.REMOVED)
-        allowed = [name for name in self._items.column_names if name not in given]
+        allowed = [name for name in self.items.column_names if name not in given]
         if wrong := sorted({name for row in rows for name in row} - set(allowed)):
             raise ValueError(f"items have no column {', '.join(wrong)}: name {', '.join(allowed)}")
         indexes = self.vocabulary.indexes_of(list(item_ids)).tolist()
@@ -122,7 +122,7 @@ class Catalogue:
             for item_id, row, count in zip(item_ids, rows, counts, strict=True)
         ]
         try:
-            return pa.Table.from_pylist(whole, self._items.schema)
+            return pa.Table.from_pylist(whole, self.items.schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(
                 f"an item's value is of another type than its column: {error}"

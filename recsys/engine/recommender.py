@@ -65,6 +65,7 @@ class Recommender:
             trained=trained,
             states_mb=states_mb,
         )
+        self.model = model
         self._index = index
         self.catalogue = catalogue
         self._transitions = transitions

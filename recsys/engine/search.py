@@ -8,7 +8,7 @@ Shapes: N items, K results, E width of the language model.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -27,7 +27,8 @@ from recsys.engine.final_ranking import (
 )
 from recsys.engine.popularity import PopularityRanking
 from recsys.engine.recommender import POPULAR, Event, Query, Recommender
-from recsys.index.fusion import DEPTH, FUSION, Fusion, fuse, load_fusion
+from recsys.index.changed_index import change
+from recsys.index.fusion import DEPTH, FUSION, Fusion, fuse, fuse_in_order, load_fusion
 from recsys.index.item_index import ItemIndex, Ranking, load_index, popularity_order
 from recsys.index.lexical import (
     LEXICAL,
@@ -173,6 +174,11 @@ class Searcher:
         """Whether a final ranker orders the best once more."""
         return self._ranker is not None
 
+    @property
+    def query_encoder(self) -> QueryEncoder | None:
+        """The language model; None where items are found by words alone."""
+        return self._dense and self._dense.encoder
+
     def with_fusion(self, fusion: Fusion) -> Searcher:
         """The same items and encoder, with rankings joined otherwise; see `Fusion`."""
         return Searcher(
@@ -187,6 +193,33 @@ class Searcher:
         """
         return Searcher(
             self._lexical, self._dense, self._fusion, self._catalogue, self._recommender, ranker
+        )
+
+    def with_items(
+        self, recommender: Recommender, words: Mapping[str, Sequence[str]], text_ME: torch.Tensor
+    ) -> Searcher:
+        """A search of a recommender's catalogue, which grew out of this one's.
+
+        `words` by id are those of items that are new or changed, and `text_ME` their text vectors
+        of length 1, in the same order. Items that the catalogue has removed are found no more.
+        """
+        catalogue = recommender.catalogue
+        ranking = ranking_of(catalogue)
+        items, _, _ = catalogue.find(list(words))
+        dense = self._dense
+        if dense is not None:
+            of = torch.tensor(items, dtype=torch.int64)
+            below = len(self._catalogue)
+            order_N, removed_N = ranking.order_N, ranking.removed_N
+            changed = change(dense.items, below, of, text_ME, order_N, removed_N)
+            dense = replace(dense, items=changed)
+        return Searcher(
+            self._lexical.with_words(dict(zip(items, words.values(), strict=True)), ranking),
+            dense,
+            self._fusion,
+            catalogue,
+            recommender,
+            self._ranker,
         )
 
     def facts(self, added_column: str = "") -> ItemFacts:
@@ -353,7 +386,7 @@ class Searcher:
             return found, answer
         liked, _, _ = self._catalogue.find([item.item_id for item in ranked.items])
         # Below the head the order is that of the search, and so must be the scores.
-        return found.with_head(*_join_personal(head, liked, query.personal)), answer
+        return found.with_head(*fuse_in_order(head, liked, query.personal)), answer
 
     def _item(
         self,
@@ -365,17 +398,6 @@ class Searcher:
     ) -> FoundItem:
         named = self._catalogue.recommendation(item, score)
         return FoundItem(named.item_id, named.title, score, lexical_rank, dense_rank, probability)
-
-
-def _join_personal(
-    relevant: list[int], liked: list[int], personal: float
-) -> tuple[list[int], list[float]]:
-    """Items and scores, best first; of equal scores the more relevant one."""
-    items_K, scores_K = fuse(torch.tensor(relevant), torch.tensor(liked), personal)
-    places = {item: place for place, item in enumerate(relevant)}
-    pairs = zip(items_K.tolist(), scores_K.tolist(), strict=True)
-    rows = sorted(pairs, key=lambda row: (-row[1], places[row[0]]))
-    return [item for item, _ in rows], [score for _, score in rows]
 
 
 def ranking_of(catalogue: Catalogue) -> Ranking:

@@ -5,7 +5,7 @@ Shapes: N items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -22,6 +22,7 @@ from recsys.engine.query.understander import QueryUnderstander
 from recsys.engine.query.understanding import QueryUnderstanding
 from recsys.engine.recommender import POPULAR, Event, Recommender
 from recsys.engine.search import FoundItem, SearchAnswer, Searcher, SearchQuery
+from recsys.index.text_vectors import QueryEncoder
 from recsys.ranker.ranker import RANKED
 
 FACET_DEPTH = 200
@@ -103,6 +104,25 @@ class ShopSearch:
             QueryUnderstander(items),
             Suggester.of_catalogue(items),
             Facets(items),
+        )
+
+    @property
+    def query_encoder(self) -> QueryEncoder | None:
+        """See `Searcher`."""
+        return self._searcher.query_encoder
+
+    def with_items(
+        self, recommender: Recommender, words: Mapping[str, Sequence[str]], text_ME: torch.Tensor
+    ) -> ShopSearch:
+        """See `Searcher`. How a text is read and completed stays as the index has it, but a text
+        that is completed to a title names no item that was removed."""
+        catalogue = recommender.catalogue
+        return ShopSearch(
+            self._searcher.with_items(recommender, words, text_ME),
+            catalogue,
+            self._understander,
+            self._suggester,
+            Facets(catalogue.items),
         )
 
     def check(self, query: ShopQuery) -> None:

@@ -12,6 +12,7 @@ from recsys.config import IndexConfig, SearchConfig
 from recsys.data.users import USERS
 from recsys.index.approximate import chosen_kind
 from recsys.index.build_search import add_search
+from recsys.index.catalogue_time import keep_catalogue_time
 from recsys.index.embed import embed_items
 from recsys.index.fit_transitions import fit_transitions
 from recsys.index.item_columns import kept_columns
@@ -53,6 +54,7 @@ def build_index(
     writer = ArtifactWriter(output, "index")
     writer.add_bytes(VECTORS, save_index(index))
     writer.add_table("items.parquet", items.select(kept_columns(items)))
+    keep_catalogue_time(writer, dataset)
     facts = _facts(config, vectors)
     facts |= add_approximate(writer, config, index, vectors, dataset, checkpoint)
     if config.transitions:

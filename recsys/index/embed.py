@@ -18,9 +18,9 @@ from recsys import schema
 from recsys.artifact import Artifact, open_artifact
 from recsys.config import IndexConfig, ModelConfig
 from recsys.data.vocabulary import ItemVocabulary
+from recsys.index.item_vectors import item_vectors
 from recsys.models.backbone import load_text_encoder, pad_tokens
 from recsys.models.build import ITEMS, load_model
-from recsys.models.item_encoder import ItemInputs
 
 VECTOR = "vector"
 
@@ -60,11 +60,8 @@ def embed_items(
 
         def encode(item_indexes: np.ndarray, tokens: list[list[int]]) -> torch.Tensor:
             rows = torch.as_tensor(trained[item_indexes].astype(np.int64), device=_device(index))
-            if model.text_encoder is None:
-                return model.encode_items(ItemInputs(rows))
-            text = model.text_encoder.pooled(pad_tokens(tokens).to(_device(index)))
-            inputs = ItemInputs(rows, text=model.text_encoder.whiten(text))
-            return torch.cat([model.encode_items(inputs), text], dim=1)
+            vectors, text = item_vectors(model, model.text_encoder, rows, tokens)
+            return vectors if text is None else torch.cat([vectors, text], dim=1)
 
         return encode
 

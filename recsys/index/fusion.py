@@ -55,6 +55,17 @@ def fuse(
     return items[scores > 0], scores[scores > 0]
 
 
+def fuse_in_order(
+    relevant: list[int], liked: list[int], personal: float
+) -> tuple[list[int], list[float]]:
+    """`fuse` of two orders of the same items, best first; of equal scores the more relevant one."""
+    items_K, scores_K = fuse(torch.tensor(relevant), torch.tensor(liked), personal)
+    places = {item: place for place, item in enumerate(relevant)}
+    pairs = zip(items_K.tolist(), scores_K.tolist(), strict=True)
+    rows = sorted(pairs, key=lambda row: (-row[1], places[row[0]]))
+    return [item for item, _ in rows], [score for _, score in rows]
+
+
 def _reciprocal(items_K: torch.Tensor) -> torch.Tensor:
     return 1 / (RRF_K + torch.arange(1.0, len(items_K) + 1))
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import json
 import re
 import tempfile
 import unicodedata
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -24,19 +25,19 @@ import pyarrow as pa
 import torch
 
 from recsys.data.text import clean_texts
+from recsys.index.added_words import K1, AddedWords, B
 from recsys.index.item_index import Ranking
 
 if TYPE_CHECKING:
     from bm25s import BM25
 
 LEXICAL = "lexical.zip"
+_LENGTHS = "lengths.json"
 TITLE = "title"
 TITLE_WEIGHT = 2
 """A word of the title counts as if it stood there so often: the simple form of BM25F's weights."""
 MAX_QUERY_CHARS = 10_000
 MAX_QUERY_WORDS = 256
-K1, B = 1.5, 0.75
-"""Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009."""
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -120,11 +121,20 @@ class LexicalIndex:
     query.
     """
 
-    def __init__(self, retriever: BM25, ranking: Ranking | None = None) -> None:
+    def __init__(
+        self,
+        retriever: BM25,
+        ranking: Ranking | None = None,
+        mean_words: float = 0.0,
+        added: AddedWords | None = None,
+    ) -> None:
+        """`mean_words` of an item, 0 where a file does not tell it; `added` came afterwards."""
         self._retriever = retriever
         self._num_items = int(retriever.scores["num_docs"])
         self._vocabulary: dict[str, int] = retriever.vocab_dict
         self._ranking = ranking or Ranking(self._num_items, None, None)
+        self.mean_words = mean_words
+        self._added = added
 
     @classmethod
     def build(cls, words: list[list[str]], ranking: Ranking | None = None) -> LexicalIndex:
@@ -137,21 +147,43 @@ class LexicalIndex:
         numbers = [[vocabulary[word] for word in item] or [vocabulary[""]] for item in words]
         retriever = _library("bm25s").BM25(k1=K1, b=B, method="lucene")
         retriever.index((numbers, vocabulary), show_progress=False)
-        return cls(retriever, ranking)
+        return cls(retriever, ranking, sum(map(len, numbers)) / max(1, len(numbers)))
+
+    def with_words(self, words: Mapping[int, Sequence[str]], ranking: Ranking) -> LexicalIndex:
+        """An index in which these items, by item index, have these words; `ranking` is of all N.
+
+        What is below is shared, and so costs nothing again.
+        """
+        before = {} if self._added is None else self._added.words
+        added = AddedWords({**before, **words}, self._num_items, self._items_with, self.mean_words)
+        return LexicalIndex(self._retriever, ranking, self.mean_words, added)
 
     def scores(self, query: str) -> torch.Tensor:
         """(N,) float32 BM25 scores, 0 where an item has no word of the query."""
-        known = [self._vocabulary[w] for w in split_words(query) if w in self._vocabulary]
-        if not known:
-            return torch.zeros(self._num_items)
-        return torch.from_numpy(self._retriever.get_scores_from_ids(known[:MAX_QUERY_WORDS]))
+        words = split_words(query)
+        scores_N = torch.zeros(len(self._ranking.order_N))
+        known = [self._vocabulary[w] for w in words if w in self._vocabulary]
+        if known:
+            found = self._retriever.get_scores_from_ids(known[:MAX_QUERY_WORDS])
+            scores_N[: self._num_items] = torch.from_numpy(found)
+        if self._added is not None:
+            self._added.put_into(scores_N, words[:MAX_QUERY_WORDS])
+        return scores_N
+
+    def _items_with(self, word: str) -> int:
+        """How many items of the index below have a word."""
+        column = self._vocabulary.get(word)
+        if column is None:
+            return 0
+        starts = self._retriever.scores["indptr"]
+        return int(starts[column + 1] - starts[column])
 
     def search(
         self, query: str, top_k: int, allowed_N: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and item indexes, (K,) each, best first: at most `top_k` items, those that have a
         word of the query and, with a mask, are in it."""
-        scores_1N = self.scores(query)[None].clone()
+        scores_1N = self.scores(query)[None]
         scores_1N[scores_1N <= 0] = -torch.inf
         self._ranking.leave_out(scores_1N, [[]], [allowed_N])
         scores_1K, items_1K = self._ranking.top(scores_1N, top_k)
@@ -164,6 +196,7 @@ def save_lexical(index: LexicalIndex) -> bytes:
     buffer = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(buffer, "w") as archive:
         index._retriever.save(folder, show_progress=False)
+        Path(folder, _LENGTHS).write_text(json.dumps({"mean_words": index.mean_words}))
         for path in sorted(Path(folder).iterdir()):
             entry = zipfile.ZipInfo(path.name, _ZIP_DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
@@ -176,6 +209,7 @@ def load_lexical(content: bytes, ranking: Ranking | None = None) -> LexicalIndex
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             archive.extractall(folder)
-        return LexicalIndex(
-            _library("bm25s").BM25.load(folder, show_progress=False, mmap=False), ranking
-        )
+        lengths = Path(folder, _LENGTHS)
+        mean = json.loads(lengths.read_text())["mean_words"] if lengths.exists() else 0.0
+        retriever = _library("bm25s").BM25.load(folder, show_progress=False, mmap=False)
+        return LexicalIndex(retriever, ranking, mean)

@@ -32,8 +32,8 @@ class QueryEncoder:
     def __init__(
         self, encoder: TextEncoder, tokenizer: PreTrainedTokenizerBase, prompt: str = ""
     ) -> None:
-        self._encoder = encoder.eval().requires_grad_(False)
-        self._tokenizer = tokenizer
+        self.text_encoder = encoder.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
         self._prompt = prompt
 
     @classmethod
@@ -50,19 +50,19 @@ class QueryEncoder:
     @property
     def size(self) -> int:
         """Width of the vectors."""
-        return self._encoder.size
+        return self.text_encoder.size
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
         """(B, E) float32 vectors."""
         if not texts:
-            return torch.empty(0, self._encoder.size)
+            return torch.empty(0, self.text_encoder.size)
         found = [
-            self._encoder.pooled(pad_tokens(self._tokens(texts[start : start + BATCH])))
+            self.text_encoder.pooled(pad_tokens(self._tokens(texts[start : start + BATCH])))
             for start in range(0, len(texts), BATCH)
         ]
         return F.normalize(torch.cat(found), dim=1)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         prompted = [self._prompt + text for text in texts]
-        return tokenize(self._tokenizer, prompted, MAX_QUERY_TOKENS)
+        return tokenize(self.tokenizer, prompted, MAX_QUERY_TOKENS)

@@ -178,6 +178,12 @@ def load_model(checkpoint: Artifact, with_text: bool = True) -> tuple[Recommende
     return model.eval().requires_grad_(False), shape
 
 
+def add_whitening(text_encoder: TextEncoder, checkpoint: Artifact) -> None:
+    """Let a checkpoint's language model that was loaded by itself whiten as in its model."""
+    weights, prefix = load(checkpoint.read_bytes(WEIGHTS)), "text_encoder."
+    text_encoder.set_whitening(weights[f"{prefix}whitening_mean"], weights[f"{prefix}whitening"])
+
+
 def _load_weights(model: RecommenderModel, weights: dict[str, torch.Tensor], uri: str) -> None:
     missing, unexpected = model.load_state_dict(weights, strict=False)
     lacking = [name for name in missing if not name.startswith("text_encoder.backbone.")]

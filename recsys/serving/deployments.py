@@ -12,6 +12,7 @@ from recsys.data.privacy import parse_key, pseudonymise
 from recsys.serving.batching import batched
 from recsys.serving.experiment_file import ExperimentFile
 from recsys.serving.http import build_http
+from recsys.serving.item_changes import ItemChanges
 from recsys.serving.logs import log_as_serve_does
 from recsys.serving.models import Models
 from recsys.serving.service import RecommenderService
@@ -20,7 +21,7 @@ from recsys.serving.user_memory import UserMemory
 from recsys.storage import configure_storage
 from recsys.store.feedback import FeedbackLog
 from recsys.store.histories import HistoryStore
-from recsys.store.open import open_store
+from recsys.store.open import open_item_log, open_store
 from recsys.store.pseudonymous import PseudonymousStore
 
 
@@ -51,7 +52,9 @@ def build_service(args: ServeArgs) -> RecommenderService:
     memory = UserMemory(store, feedback, args.max_request_history)
     experiments = ExperimentFile(args.experiments)
     traces = Traces.to(args.trace_endpoint)
-    return RecommenderService(args, Models.load(args), memory, experiments, batched, traces)
+    items = _items(args)
+    models = Models.load(args, items.caught_up) if items else Models.load(args)
+    return RecommenderService(args, models, memory, experiments, batched, traces, items)
 
 
 def _store(args: ServeArgs) -> HistoryStore:
@@ -61,6 +64,13 @@ def _store(args: ServeArgs) -> HistoryStore:
         return store
     key = parse_key(Path(args.user_key_file).read_bytes())
     return PseudonymousStore(store, lambda user: pseudonymise(pa.array([user]), key)[0].as_py())
+
+
+def _items(args: ServeArgs) -> ItemChanges | None:
+    if args.items is None:
+        return None
+    item_log = open_item_log(args.items, _read(args.store_password_file))
+    return ItemChanges(item_log, args.items.poll_s)
 
 
 def _read(path: str | None) -> str | None:

@@ -19,7 +19,7 @@ from recsys.serving.routes.page import page_routes
 from recsys.serving.routes.recommend import recommend_routes
 from recsys.serving.routes.search import search_routes
 from recsys.serving.security.secure import secure
-from recsys.serving.service import RecommenderService, Refused, SearchOff
+from recsys.serving.service import ItemsOff, RecommenderService, Refused, SearchOff
 from recsys.serving.tracing import Traced
 from recsys.serving.user_memory import BadEvent
 
@@ -53,6 +53,7 @@ def build_http(service: RecommenderService) -> ASGIApp:
     app.add_exception_handler(Refused, lambda _, error: problem(422, str(error)))
     app.add_exception_handler(BadEvent, lambda _, error: problem(422, str(error)))
     app.add_exception_handler(SearchOff, lambda _, error: problem(501, str(error)))
+    app.add_exception_handler(ItemsOff, lambda _, error: problem(501, str(error)))
     for routes in ROUTES:
         app.include_router(routes(service))
     app.include_router(page_routes())

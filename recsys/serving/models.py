@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Self
 
@@ -11,16 +12,32 @@ from recsys.registry import ALIASES, LIVE, AliasName, Registry, Version
 from recsys.serving.release import Follower, Refusal, check_golden, check_searches
 from recsys.serving.served_model import ServedModel
 
+Renew = Callable[[ServedModel], ServedModel]
+
+
+def _as_it_is(model: ServedModel) -> ServedModel:
+    return model
+
 
 class Models:
-    """Served models by alias; without a registry there is the one called live."""
+    """Served models by alias; without a registry there is the one called live.
 
-    def __init__(self, served: dict[str, ServedModel], followers: list[Follower] | None = None):
+    What is loaded later is put through `renew` first, which brings its items up to date.
+    """
+
+    def __init__(
+        self,
+        served: dict[str, ServedModel],
+        followers: list[Follower] | None = None,
+        renew: Renew = _as_it_is,
+    ) -> None:
         self._served = served
         self._followers = followers or []
+        self._renew = renew
+        self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, args: ServeArgs) -> Self:
+    def load(cls, args: ServeArgs, renew: Renew = _as_it_is) -> Self:
         """Load what is to be served, and follow the registry if there is one.
 
         Raises:
@@ -36,13 +53,13 @@ class Models:
             raise ValueError(
                 f"nothing is live in {args.registry}: python -m ray_jobs.promote --registry ..."
             )
-        models = cls({}, [])
+        models = cls({}, [], renew)
         for alias in ALIASES:
             models._follow(registry, alias, args)
         return models
 
     def _follow(self, registry: Registry, alias: AliasName, args: ServeArgs) -> None:
-        load, flip = _loader(registry, args), self._flipper(alias)
+        load, flip = _loader(registry, args, self._renew), self._flipper(alias)
         follower = Follower(registry, alias, load, flip, args.registry_poll_s)
         self._followers.append(follower)
         seen = registry.alias(alias)
@@ -53,9 +70,21 @@ class Models:
 
     def _flipper(self, alias: str) -> Callable[[ServedModel], None]:
         def flip(model: ServedModel) -> None:
-            self._served = {**self._served, alias: model}
+            # Once more, for what came since it was loaded.
+            renewed = self._renew(model)
+            with self._lock:
+                self._served = {**self._served, alias: renewed}
 
         return flip
+
+    def distinct(self) -> list[ServedModel]:
+        """Every model that is served, once."""
+        return list({id(model): model for model in self._served.values()}.values())
+
+    def replace(self, before: ServedModel, after: ServedModel) -> None:
+        """Serve one in place of another; where that is served no more, nothing changes."""
+        with self._lock:
+            self._served = {a: after if m is before else m for a, m in self._served.items()}
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -81,13 +110,13 @@ class Models:
             follower.stop()
 
 
-def _loader(registry: Registry, args: ServeArgs) -> Callable[[Version], ServedModel]:
+def _loader(registry: Registry, args: ServeArgs, renew: Renew) -> Callable[[Version], ServedModel]:
     def load(version: Version) -> ServedModel:
         checkpoint, index = registry.open(version)
         model = ServedModel.load(checkpoint, index, args, registry.open_ranker(version))
         check_golden(model.recommender, version.golden)
         if model.search is not None:
             check_searches(model.search, version.searches, version.registered_at)
-        return model
+        return renew(model)
 
     return load

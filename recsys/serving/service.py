@@ -23,11 +23,13 @@ from recsys.engine.shop_search import ShopAnswer, ShopQuery, ShopSearch
 from recsys.engine.stages import watched_by
 from recsys.schema import Answer, Explanation, Recommendation
 from recsys.serving.experiment_file import ExperimentFile
+from recsys.serving.item_changes import ItemChanges
 from recsys.serving.metrics import ServingMetrics
 from recsys.serving.models import Models
 from recsys.serving.served_model import ServedModel
 from recsys.serving.tracing import Traces
 from recsys.serving.user_memory import UserMemory
+from recsys.store.item_log import ItemRow
 
 Answered = tuple[Answer, ServedModel]
 
@@ -54,6 +56,10 @@ class SearchOff(Exception):
     """What was asked needs search, which this service does not have."""
 
 
+class ItemsOff(Exception):
+    """What was asked changes items, which this service or its model cannot."""
+
+
 class RecommenderService:
     """Models, users' memory and experiments behind the routes."""
 
@@ -65,6 +71,7 @@ class RecommenderService:
         experiments: ExperimentFile,
         batching: Batching,
         traces: Traces | None = None,
+        items: ItemChanges | None = None,
     ) -> None:
         self.args = args
         self.models = models
@@ -72,6 +79,9 @@ class RecommenderService:
         self.experiments = experiments
         self.metrics = ServingMetrics()
         self.traces = traces or Traces()
+        self.items = items
+        if items is not None:
+            items.follow(models)
         self._answer_one = {
             alias: batching(partial(self._answer, alias), args) for alias in models.aliases
         }
@@ -98,7 +108,7 @@ class RecommenderService:
         model = self.model_for(variants)
         _hold(model.recommender.check, query)
         # All that the answer depends on, so that a new event or a new model is never answered old.
-        key = f"{model.parts} {query!r}"
+        key = f"{model.state} {query!r}"
         kept = self._cache.get(key)
         self.metrics.cache("answers", kept is not None)
         if kept is not None:
@@ -107,7 +117,7 @@ class RecommenderService:
             waiting = Waiting(query, get_current_span().get_span_context())
             answer, model = await self._answer_one[self.models.known(alias)](waiting)
         if self.args.cache_size:
-            self._cache[f"{model.parts} {query!r}"] = answer
+            self._cache[f"{model.state} {query!r}"] = answer
         return answer, model
 
     async def similar_items(
@@ -173,6 +183,32 @@ class RecommenderService:
         with self.stage("suggest"):
             return _search_of(self.models.of("live")).suggest(text, top_k)
 
+    async def put_item(self, item_id: str, row: ItemRow) -> tuple[int, list[str]]:
+        """Let an item be this from now on; the change's number, and what of the row is not used.
+
+        Raises:
+            ItemsOff: this service or its model takes no items.
+            Refused: the row does not fit the items.
+            StoreUnavailable: nothing is changed; to be tried again later.
+        """
+        items, model = _items_of(self), self.models.of("live")
+        if model.encoder is None:
+            raise ItemsOff("this model knows items by their IDs alone: a new one needs training")
+        try:
+            warnings = await asyncio.to_thread(model.check_item, item_id, row)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        return await asyncio.to_thread(items.append, item_id, row), warnings
+
+    async def remove_item(self, item_id: str) -> int:
+        """Answer an item no more; the change's number.
+
+        Raises:
+            ItemsOff: this service takes no changes of items.
+            StoreUnavailable: nothing is changed; to be tried again later.
+        """
+        return await asyncio.to_thread(_items_of(self).append, item_id, None)
+
     async def explain(self, model: ServedModel, query: Query, answer: Answer) -> list[Explanation]:
         """Why each item was answered."""
         with self.stage("explain"):
@@ -182,6 +218,8 @@ class RecommenderService:
     def close(self) -> None:
         """Stop following, and write what is in memory."""
         self.models.close()
+        if self.items is not None:
+            self.items.close()
         self.memory.close()
         self.traces.close()
 
@@ -201,6 +239,12 @@ def _hold(check: Callable[[Any], None], query: Any) -> None:
         check(query)
     except ValueError as error:
         raise Refused(str(error)) from error
+
+
+def _items_of(service: RecommenderService) -> ItemChanges:
+    if service.items is None:
+        raise ItemsOff("this service takes no changes of items: set 'items' in its config")
+    return service.items
 
 
 def _search_of(model: ServedModel) -> ShopSearch:

@@ -14,12 +14,13 @@ from recsys.artifact import Artifact
 from recsys.config import FeedbackConfig, SecurityConfig, ServeArgs, StoreConfig
 from recsys.serving.experiment_file import ExperimentFile
 from recsys.serving.http import build_http
+from recsys.serving.item_changes import ItemChanges
 from recsys.serving.models import Models
 from recsys.serving.service import RecommenderService
 from recsys.serving.tracing import Traces
 from recsys.serving.user_memory import UserMemory
 from recsys.store.feedback import FeedbackLog
-from recsys.store.open import open_store
+from recsys.store.open import open_item_log, open_store
 
 OPEN = SecurityConfig(require_auth=False, open_hosts=("testserver",))
 
@@ -44,7 +45,8 @@ def make_service(
         args.max_request_history,
     )
     experiments = ExperimentFile(args.experiments)
-    return RecommenderService(args, models, memory, experiments, alone, traces)
+    items = ItemChanges(open_item_log(args.items), args.items.poll_s) if args.items else None
+    return RecommenderService(args, models, memory, experiments, alone, traces, items)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from schemathesis import Case, GenerationMode, checks
 from schemathesis.python import asgi
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from recsys.config import FeedbackConfig, SecurityConfig, ServeArgs, StoreConfig
+from recsys.config import FeedbackConfig, ItemLogConfig, SecurityConfig, ServeArgs, StoreConfig
 from recsys.config.security import RateConfig
 from recsys.serving.http import build_http
 from recsys.serving.models import Models
@@ -37,6 +37,8 @@ GENERATED = [
     "GET /v1/suggest",
     "POST /v1/similar_items",
     "GET /v1/items/{item_id}",
+    "PUT /v1/items/{item_id}",
+    "DELETE /v1/items/{item_id}",
     "POST /v1/events",
     "DELETE /v1/users/{user_id}",
 ]
@@ -58,12 +60,10 @@ class Known(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def known(
-    toy_args: ServeArgs, toy_models: Models, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Known]:
+def known(toy_args: ServeArgs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
     """A service with all it can have, safety included."""
     folder = tmp_path_factory.mktemp("openapi")
-    key, record = make_key("all", "read,events,admin", utc_now())
+    key, record = make_key("all", "read,events,items,admin", utc_now())
     add_key(folder / "keys.json", record)
     often = RateConfig(per_key_s=1e6, failed_auth_burst=1_000)
     changed = {
@@ -71,7 +71,9 @@ def known(
         "store": StoreConfig(url="sqlite://"),
         "feedback": FeedbackConfig(uri=str(folder / "feedback"), spool=str(folder / "spool")),
     }
-    service = make_service(toy_args.model_copy(update=changed), toy_models)
+    changed["items"] = ItemLogConfig(url="sqlite://")
+    args = toy_args.model_copy(update=changed)
+    service = make_service(args, Models.load(args))
     inner = build_http(service)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,6 +130,11 @@ def test_a_good_request_to_each_operation_is_answered_as_described(
         "GET /v1/suggest": {"query": {"text": "a"}},
         "POST /v1/similar_items": {"body": {"item_id": item_ids[0]}},
         "GET /v1/items/{item_id}": {"path_parameters": {"item_id": item_ids[0]}},
+        "PUT /v1/items/{item_id}": {
+            "path_parameters": {"item_id": "new"},
+            "body": {"title": "red hat", "attributes": {"price": 3.5}},
+        },
+        "DELETE /v1/items/{item_id}": {"path_parameters": {"item_id": "new"}},
         "DELETE /v1/users/{user_id}": {"path_parameters": {"user_id": "u"}},
     }
     assert set(good) == set(GENERATED)

@@ -14,9 +14,18 @@ MAX_TIMESTAMP = 100_000_000_000
 MAX_QUERY_LENGTH = 10_000
 """Characters of a search text; what is longer is no query but an attempt."""
 
+MAX_TEXT_LENGTH = 100_000
+"""Characters of a text of an item, markup included; prepare keeps `max_text_chars` of it."""
+MAX_ATTRIBUTES = 100
+MAX_WHOLE = 2**53
+"""Up to here whole numbers are the same in JSON everywhere."""
+
 ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 UserId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+ItemText = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+Whole = Annotated[int, Field(ge=-MAX_WHOLE, le=MAX_WHOLE)]
+ItemValue = ItemText | bool | Whole | float | None
 TopK = Annotated[int, Field(ge=1)]
 Timestamp = Annotated[int, Field(ge=0, le=MAX_TIMESTAMP)]
 
@@ -115,6 +124,17 @@ class SimilarItemsRequest(RequestModel):
     item_id: ItemId
     top_k: TopK = Field(default=10, description="How many items.")
     filters: list[ItemFilter] = Field(default=[], description="All of them must hold.")
+
+
+class ItemRequest(RequestModel):
+    """What an item is from now on, whole: what is left out is not known of it."""
+
+    title: str = Field(min_length=1, max_length=MAX_TEXT_LENGTH)
+    attributes: dict[Name, ItemValue] = Field(
+        default={},
+        max_length=MAX_ATTRIBUTES,
+        description="category, brand, price, description, or any column of the items.",
+    )
 
 
 class BatchRequest(RequestModel):

@@ -205,6 +205,15 @@ class ItemResponse(BaseModel):
     model_version: str
 
 
+class ItemChangedResponse(BaseModel):
+    """An item is changed, here at once and on every replica within `items.poll_s` seconds."""
+
+    item_id: str
+    change: int = Field(description="Its number: a replica whose item_changes reach it has it.")
+    warnings: list[str] = Field(default=[], description="Values not used, by prepare's rules.")
+    model_version: str
+
+
 class ModelResponse(BaseModel):
     """Which model answers."""
 
@@ -215,6 +224,7 @@ class ModelResponse(BaseModel):
     )
     code_version: str
     num_items: int
+    item_changes: int = Field(description="Number of the last change of items that is applied.")
     config: dict
     refused: dict[str, str] = Field(description="Versions that were promoted and not taken; why.")
 

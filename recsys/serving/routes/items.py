@@ -1,14 +1,23 @@
-"""Items by themselves: what is known of one, and what is like it."""
+"""Items by themselves: what is known of one, what is like it, and that it changes."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, HTTPException, Request
+import logging
+from typing import Annotated
 
-from recsys.serving.api.requests import SimilarItemsRequest
-from recsys.serving.api.responses import ItemResponse, RecommendResponse
+from fastapi import APIRouter, HTTPException, Path, Request
+
+from recsys.serving.api.requests import MAX_ID_LENGTH, ItemRequest, SimilarItemsRequest
+from recsys.serving.api.responses import ItemChangedResponse, ItemResponse, RecommendResponse
 from recsys.serving.queries import filters_of
 from recsys.serving.routes.limits import check_size
 from recsys.serving.service import RecommenderService
+from recsys.store.histories import StoreUnavailable
+
+LATER = {"Retry-After": "5"}
+PathId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH)]
+
+log = logging.getLogger(__name__)
 
 
 def items_routes(service: RecommenderService) -> APIRouter:
@@ -37,7 +46,40 @@ def items_routes(service: RecommenderService) -> APIRouter:
         http.state.model_version = model.version
         return ItemResponse(**found, model_version=model.version)
 
+    @router.put("/v1/items/{item_id:path}")
+    async def put_item(item_id: PathId, request: ItemRequest, http: Request) -> ItemChangedResponse:
+        """Add an item, or let it be another from now on."""
+        row = {**request.attributes, "title": request.title}
+        try:
+            number, warnings = await service.put_item(item_id, row)
+        except StoreUnavailable as error:
+            raise _later(error) from error
+        return _changed(service, http, item_id, number, warnings)
+
+    @router.delete("/v1/items/{item_id:path}")
+    async def remove_item(item_id: PathId, http: Request) -> ItemChangedResponse:
+        """Answer an item no more; one that nobody knows is remembered as removed."""
+        try:
+            number = await service.remove_item(item_id)
+        except StoreUnavailable as error:
+            raise _later(error) from error
+        return _changed(service, http, item_id, number, [])
+
     return router
+
+
+def _changed(
+    service: RecommenderService, http: Request, item_id: str, number: int, warnings: list[str]
+) -> ItemChangedResponse:
+    http.state.model_version = version = service.models.of("live").version
+    return ItemChangedResponse(
+        item_id=item_id, change=number, warnings=warnings, model_version=version
+    )
+
+
+def _later(error: StoreUnavailable) -> HTTPException:
+    log.error("an item is not changed: %s", error)
+    return HTTPException(503, "the item was not changed: send it again later", LATER)
 
 
 def _unknown(item_id: str) -> HTTPException:

@@ -22,6 +22,7 @@ def model_routes(service: RecommenderService) -> APIRouter:
             ranker_version=model.ranker.digest if model.ranker else None,
             code_version=model.checkpoint.manifest.code_version,
             num_items=model.recommender.num_items,
+            item_changes=model.changed_to,
             config=model.checkpoint.manifest.config,
             refused={one.version: one.reason for one in service.models.refused},
         )
