@@ -32,6 +32,8 @@ class ScopeRule(Section):
     """Paths as the router matches them, letter by letter; `/v1/items/*` is all below it."""
 
 
+JWKS_URL = r"^(https://[^@]+|http://(localhost|127\.0\.0\.1)(:\d+)?/.*)$"
+
 RULES = (
     ScopeRule(
         scope="read",
@@ -66,10 +68,27 @@ class TokenConfig(Section):
     """What `aud` must be or hold."""
     key_file: str | None = None
     """File with the PEM public key, or with the secret of HS256; read again when it changes."""
+    jwks_url: Annotated[str, Field(pattern=JWKS_URL)] | None = None
+    """Where the issuer publishes its keys (RFC 7517), in place of a file: `https://`, or `http://`
+    on this machine. The token's `kid` names one of them."""
+    jwks_refresh_s: PositiveFloat = 300.0
+    """Seconds after which the keys are fetched again: so long a key that was taken back counts."""
+    jwks_cooldown_s: PositiveFloat = 30.0
+    """Seconds between two fetches that unknown keys cause, whoever sends them."""
+    jwks_timeout_s: PositiveFloat = 5.0
+    """Seconds after which a fetch is given up."""
     name_claim: Annotated[str, Field(min_length=1)] = "client_id"
     """The claim that names the caller, in logs too: a program, not a person (RFC 9068)."""
     leeway_s: NonNegativeFloat = 10.0
     """How far the clocks may be apart."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if self.jwks_url and self.key_file:
+            raise ValueError("keys come from jwks_url or from key_file, not from both")
+        if self.jwks_url and self.algorithm == "HS256":
+            raise ValueError("a secret is never published: jwks_url needs RS256 or ES256")
+        return self
 
 
 class RateConfig(Section):

@@ -7,7 +7,6 @@ loaded, at the start or by a promotion, gets all that its index cannot have, bef
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 
 from recsys.serving.models import Models
@@ -29,7 +28,6 @@ class ItemChanges:
     def __init__(self, item_log: ItemLog, poll_s: float) -> None:
         self._log, self._poll_s = item_log, poll_s
         self._models: Models | None = None
-        self._lock = threading.Lock()
         self._thread: Repeated | None = None
 
     def follow(self, models: Models) -> None:
@@ -39,23 +37,28 @@ class ItemChanges:
         self._thread = Repeated("follow-items", self.step, self._poll_s)
 
     def append(self, item_id: str, row: ItemRow | None) -> int:
-        """Log a change and apply it here; returns its number.
+        """Log a change, which is applied here soon; returns its number.
 
         Raises:
             StoreUnavailable: the log does not answer; nothing is changed.
         """
+        assert self._thread is not None
         number = self._log.append(item_id, row)
-        self.step()
+        self._thread.wake()
         return number
+
+    def has(self, number: int) -> bool:
+        """Whether a change is applied to all models here."""
+        assert self._models is not None
+        return all(model.changed_to >= number for model in self._models.distinct())
 
     def step(self) -> None:
         """Bring the models up to the log; where it does not answer, the next step will."""
         assert self._models is not None
-        with self._lock:
-            for before in self._models.distinct():
-                after = self.caught_up(before)
-                if after is not before:
-                    self._models.replace(before, after)
+        for before in self._models.distinct():
+            after = self.caught_up(before)
+            if after is not before:
+                self._models.replace(before, after)
 
     def caught_up(self, model: ServedModel) -> ServedModel:
         """The model with all changes that it does not have, as far as the log answers."""

@@ -56,6 +56,9 @@ class ServingMetrics:
             tag_keys=("cache", "outcome"),  # pyright: ignore
         )
         self._events = Counter("recsys_events_total", "Events received", tag_keys=("outcome",))
+        self._items = Counter(
+            "recsys_item_changes_total", "Changes of items received", tag_keys=("outcome",)
+        )
         self._top_score = Histogram(
             "recsys_top_score", "Score of the first item", boundaries=SCORES, tag_keys=("route",)
         )
@@ -116,6 +119,10 @@ class ServingMetrics:
         """Count events; Ray refuses to count none."""
         if count:
             self._events.inc(count, {"outcome": outcome})
+
+    def item_changed(self, outcome: str) -> None:
+        """Count a change of an item."""
+        self._items.inc(1, {"outcome": outcome})
 
     def _cover(self, item_ids: Sequence[str], num_items: int) -> None:
         self._answered.update(item_ids)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,6 +32,8 @@ from recsys.serving.user_memory import UserMemory
 from recsys.store.item_log import ItemRow
 
 Answered = tuple[Answer, ServedModel]
+CHANGE_S = 5.0
+"""How long the answer to a change of an item waits until it is applied here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,14 @@ class Waiting:
 
     query: Query
     span: SpanContext
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedItem:
+    """The number of a change, and whether this replica has it by now."""
+
+    number: int
+    applied: bool
 
 
 Batching = Callable[
@@ -183,8 +193,8 @@ class RecommenderService:
         with self.stage("suggest"):
             return _search_of(self.models.of("live")).suggest(text, top_k)
 
-    async def put_item(self, item_id: str, row: ItemRow) -> tuple[int, list[str]]:
-        """Let an item be this from now on; the change's number, and what of the row is not used.
+    async def put_item(self, item_id: str, row: ItemRow) -> tuple[ChangedItem, list[str]]:
+        """Let an item be this from now on; also tells what of the row is not used.
 
         Raises:
             ItemsOff: this service or its model takes no items.
@@ -198,16 +208,25 @@ class RecommenderService:
             warnings = await asyncio.to_thread(model.check_item, item_id, row)
         except ValueError as error:
             raise Refused(str(error)) from error
-        return await asyncio.to_thread(items.append, item_id, row), warnings
+        return await self._change(items, item_id, row), warnings
 
-    async def remove_item(self, item_id: str) -> int:
-        """Answer an item no more; the change's number.
+    async def remove_item(self, item_id: str) -> ChangedItem:
+        """Answer an item no more.
 
         Raises:
             ItemsOff: this service takes no changes of items.
             StoreUnavailable: nothing is changed; to be tried again later.
         """
-        return await asyncio.to_thread(_items_of(self).append, item_id, None)
+        return await self._change(_items_of(self), item_id, None)
+
+    async def _change(self, items: ItemChanges, item_id: str, row: ItemRow | None) -> ChangedItem:
+        number = await asyncio.to_thread(items.append, item_id, row)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHANGE_S):
+                while not items.has(number):  # no thread waits, so that others find one
+                    await asyncio.sleep(CHANGE_S / 500)
+        self.metrics.item_changed("put" if row is not None else "removed")
+        return ChangedItem(number, items.has(number))
 
     async def explain(self, model: ServedModel, query: Query, answer: Answer) -> list[Explanation]:
         """Why each item was answered."""

@@ -34,6 +34,23 @@ def make_index(ranking: Ranking | None = None) -> LexicalIndex:
     return LexicalIndex.build([split_words(title or "") for title in TITLES], ranking)
 
 
+def test_words_of_items_that_come_later_are_scored_in_the_measure_of_the_index():
+    index, later = make_index(), Ranking(len(TITLES) + 1, None, None)
+    again = load_lexical(save_lexical(index)).with_words(
+        {1: split_words("red red nail"), 5: split_words("red hammer")}, later
+    )
+    for query in ("red", "red nail nail", "hammer", "苹果"):
+        assert torch.equal(again.scores(query)[:5], index.scores(query))
+        assert again.scores(query)[5] == index.scores(query)[0]
+    changed = again.with_words({0: ["zorblax"], 3: []}, later)
+    assert found(changed, "zorblax") == [0]
+    assert found(changed, "hammer") == [5]
+    assert found(changed, "苹果") == []
+    # A word that no item had is as rare as can be: ln(1 + (N + 0.5) / 0.5).
+    rare = math.log(1 + 5.5 / 0.5) / (1 + K1 * (1 - B + B * 1 / index.mean_words))
+    assert changed.scores("zorblax")[0] == pytest.approx(rare)
+
+
 def found(index: LexicalIndex, query: str, top_k: int = 5, **limits: torch.Tensor) -> list[int]:
     return index.search(query, top_k, **limits)[1].tolist()
 

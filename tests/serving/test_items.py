@@ -83,7 +83,7 @@ def test_an_added_item_is_known_recommended_and_found_at_once(
     assert client.get("/v1/items/new/灯").status_code == 404
     told = client.put("/v1/items/new/灯", json=LAMP)
     assert told.status_code == 200, told.text
-    assert told.json()["warnings"] == []
+    assert (told.json()["warnings"], told.json()["applied"]) == ([], True)
     assert client.get("/v1/items/new/灯").json()["title"] == LAMP["title"]
     assert found(client, "zorblax")[0] == "new/灯"
     assert found(client, "台灯")[0] == "new/灯"
@@ -235,6 +235,7 @@ def test_a_promoted_model_has_the_changes_that_its_catalogue_cannot_have(
     models = Models.load(args, changes.caught_up)
     changes.follow(models)
     changes.append("lamp", {"title": "lamp"})
+    changes.step()
     registry.point("live", version.name, now=0.0)
     before = models.of("live")
     for follower in models._followers:

@@ -206,10 +206,11 @@ class ItemResponse(BaseModel):
 
 
 class ItemChangedResponse(BaseModel):
-    """An item is changed, here at once and on every replica within `items.poll_s` seconds."""
+    """An item is changed; every replica has that within `items.poll_s` seconds."""
 
     item_id: str
     change: int = Field(description="Its number: a replica whose item_changes reach it has it.")
+    applied: bool = Field(description="Whether the replica that answers has it already.")
     warnings: list[str] = Field(default=[], description="Values not used, by prepare's rules.")
     model_version: str
 

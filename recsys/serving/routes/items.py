@@ -11,7 +11,7 @@ from recsys.serving.api.requests import MAX_ID_LENGTH, ItemRequest, SimilarItems
 from recsys.serving.api.responses import ItemChangedResponse, ItemResponse, RecommendResponse
 from recsys.serving.queries import filters_of
 from recsys.serving.routes.limits import check_size
-from recsys.serving.service import RecommenderService
+from recsys.serving.service import ChangedItem, RecommenderService
 from recsys.store.histories import StoreUnavailable
 
 LATER = {"Retry-After": "5"}
@@ -51,29 +51,33 @@ def items_routes(service: RecommenderService) -> APIRouter:
         """Add an item, or let it be another from now on."""
         row = {**request.attributes, "title": request.title}
         try:
-            number, warnings = await service.put_item(item_id, row)
+            done, warnings = await service.put_item(item_id, row)
         except StoreUnavailable as error:
             raise _later(error) from error
-        return _changed(service, http, item_id, number, warnings)
+        return _changed(service, http, item_id, done, warnings)
 
     @router.delete("/v1/items/{item_id:path}")
     async def remove_item(item_id: PathId, http: Request) -> ItemChangedResponse:
         """Answer an item no more; one that nobody knows is remembered as removed."""
         try:
-            number = await service.remove_item(item_id)
+            done = await service.remove_item(item_id)
         except StoreUnavailable as error:
             raise _later(error) from error
-        return _changed(service, http, item_id, number, [])
+        return _changed(service, http, item_id, done, [])
 
     return router
 
 
 def _changed(
-    service: RecommenderService, http: Request, item_id: str, number: int, warnings: list[str]
+    service: RecommenderService, http: Request, item_id: str, done: ChangedItem, warnings: list[str]
 ) -> ItemChangedResponse:
     http.state.model_version = version = service.models.of("live").version
     return ItemChangedResponse(
-        item_id=item_id, change=number, warnings=warnings, model_version=version
+        item_id=item_id,
+        change=done.number,
+        applied=done.applied,
+        warnings=warnings,
+        model_version=version,
     )
 
 

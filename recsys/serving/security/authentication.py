@@ -39,19 +39,19 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if not is_public(scope, self._config):
-            principal = self._principal_of(scope)
+            principal = await self._principal_of(scope)
             scope["state"]["principal"] = principal
             needed = needed_scope(scope, self._config.rules)
             if needed not in principal.scopes:
                 raise _forbidden(principal, needed)
         await self._app(scope, receive, send)
 
-    def _principal_of(self, scope: Scope) -> Principal:
+    async def _principal_of(self, scope: Scope) -> Principal:
         headers = Headers(scope=scope)
         if self._credentials is None:
             return self._anybody(headers)
         try:
-            return self._credentials.principal_of(headers)
+            return await self._credentials.find(headers)
         except Unauthorised as error:
             raise self._unauthorised(scope, str(error)) from None
 

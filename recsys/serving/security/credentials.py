@@ -10,10 +10,11 @@ from starlette.datastructures import Headers
 
 from recsys.config import SecurityConfig
 from recsys.config.security import TokenConfig
+from recsys.serving.security.key_set import KeySet
 from recsys.serving.security.keys import KeyRecord, by_hash, find_key, parse_keys
-from recsys.serving.security.principal import Principal, Unauthorised
+from recsys.serving.security.principal import Principal, Unauthorised, UnknownKey
 from recsys.serving.security.reloaded import Reloaded
-from recsys.serving.security.tokens import TokenReader, parse_token_key
+from recsys.serving.security.tokens import TokenKey, TokenReader, parse_token_key
 
 NO_KEYS = (
     "require_auth is true and there are no keys: make one by `python -m ray_jobs.api_key --file "
@@ -41,13 +42,31 @@ class Credentials:
         """
         self._now = now
         self._keys = _follow_keys(config, keys, clock)
-        key = _follow_token_key(config, token_key, clock)
-        self._tokens = TokenReader(config.tokens, key) if config.tokens and key else None
+        self._key_set = _key_set(config, token_key, clock)
+        key_of = self._key_set.key_of if self._key_set else None
+        key_of = key_of or _follow_token_key(config, token_key, clock)
+        self._tokens = TokenReader(config.tokens, key_of) if config.tokens and key_of else None
         if not self._keys() and self._tokens is None:
             raise ValueError(NO_KEYS)
 
+    async def find(self, headers: Headers) -> Principal:
+        """Who calls; waits only where a token names a key that may be new.
+
+        Raises:
+            Unauthorised: nobody known.
+        """
+        if self._key_set is None:
+            return self.principal_of(headers)
+        self._key_set.keep_fresh()
+        try:
+            return self.principal_of(headers)
+        except UnknownKey:
+            if not await self._key_set.refreshed():
+                raise
+        return self.principal_of(headers)
+
     def principal_of(self, headers: Headers) -> Principal:
-        """Who calls.
+        """Who calls, by the keys that are known.
 
         Raises:
             Unauthorised: nobody known.
@@ -89,9 +108,17 @@ def _follow_keys(
     return lambda: keys
 
 
+def _key_set(config: SecurityConfig, text: str | None, clock: Callable[[], float]) -> KeySet | None:
+    if config.tokens is None or config.tokens.jwks_url is None:
+        return None
+    if text is not None:
+        raise ValueError("keys of tokens come from jwks_url or from the environment, not from both")
+    return KeySet(config.tokens, clock)
+
+
 def _follow_token_key(
     config: SecurityConfig, text: str | None, clock: Callable[[], float]
-) -> Callable | None:
+) -> Callable[[str], TokenKey] | None:
     tokens = config.tokens
     if tokens is None:
         if text is not None:
@@ -99,13 +126,14 @@ def _follow_token_key(
         return None
     if (text is None) == (tokens.key_file is None):
         raise ValueError(
-            "tokens need one key: security.tokens.key_file, or one from the environment"
+            "tokens need one key: security.tokens.key_file or jwks_url, or one from the environment"
         )
     algorithm = tokens.algorithm
     if tokens.key_file:
-        return _follow_token_file(tokens, tokens.key_file, config.check_files_s, clock)
+        follow = _follow_token_file(tokens, tokens.key_file, config.check_files_s, clock)
+        return lambda _: follow()
     key = parse_token_key(text or "", algorithm)
-    return lambda: key
+    return lambda _: key
 
 
 def _follow_token_file(

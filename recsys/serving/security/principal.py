@@ -19,3 +19,7 @@ class Principal:
 
 class Unauthorised(Exception):
     """No caller is known by these headers; the message is for the log and holds no secret."""
+
+
+class UnknownKey(Unauthorised):
+    """A token names a key that is not known, or not yet."""

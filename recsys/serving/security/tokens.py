@@ -34,6 +34,15 @@ def parse_token_key(text: str, algorithm: str) -> TokenKey:
         key = load_pem_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(f"{algorithm} needs a PEM public key ('BEGIN PUBLIC KEY')") from None
+    return fitting_key(key, algorithm)
+
+
+def fitting_key(key: object, algorithm: str) -> RSAPublicKey | EllipticCurvePublicKey:
+    """The public key, if it is of the algorithm's kind and long enough.
+
+    Raises:
+        ValueError: it is not.
+    """
     fits = (
         isinstance(key, RSAPublicKey) and key.key_size >= MIN_RSA_BITS
         if algorithm == "RS256"
@@ -57,17 +66,18 @@ def _secret(text: str) -> bytes:
 
 
 class TokenReader:
-    """Turns tokens of one issuer into callers."""
+    """Turns tokens of one issuer into callers; `key_of` is asked for the key of each token."""
 
-    def __init__(self, config: TokenConfig, key: Callable[[], TokenKey]) -> None:
+    def __init__(self, config: TokenConfig, key_of: Callable[[str], TokenKey]) -> None:
         self._config = config
-        self._key = key
+        self._key_of = key_of
 
     def principal_of(self, token: str) -> Principal:
         """Who was given a token.
 
         Raises:
             Unauthorised: signature, algorithm, times, issuer, audience or name are not right.
+            UnknownKey: the key that it names is not known.
         """
         claims = self._claims(token)
         name, scopes = claims[self._config.name_claim], claims.get("scope")
@@ -81,7 +91,7 @@ class TokenReader:
         try:
             return jwt.decode(
                 token,
-                self._key(),
+                self._key_of(token),
                 algorithms=[config.algorithm],
                 audience=config.audience,
                 issuer=config.issuer,

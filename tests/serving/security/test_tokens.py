@@ -63,7 +63,7 @@ def config(algorithm: str, **fields: Any) -> TokenConfig:
 
 def reader(algorithm: str, **fields: Any) -> TokenReader:
     key = parse_token_key(KEY_TEXTS[algorithm], algorithm)
-    return TokenReader(config(algorithm, **fields), lambda: key)
+    return TokenReader(config(algorithm, **fields), lambda _: key)
 
 
 READERS = {algorithm: reader(algorithm) for algorithm in ALGORITHMS}
