@@ -33,7 +33,7 @@ from recsys.data.tokenize import item_texts, load_tokenizer
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.final_ranking import item_facts
 from recsys.engine.fit_ranker import Fitted, clicked_lists, fit_ranker, judged_lists
-from recsys.engine.search import DenseSearch, Searcher, SearchQuery, ranking_of
+from recsys.engine.search import DenseSearch, Searcher, SearchQuery
 from recsys.eval.bootstrap import paired_differences
 from recsys.eval.search import graded_ndcg, rank_queries
 from recsys.index.build_search import PRECISION, learn
@@ -138,7 +138,7 @@ def _shop(arguments: Arguments) -> tuple[Searcher, Catalogue, dict[str, list[Jud
     encoder = QueryEncoder(load_text_encoder(model), load_tokenizer(model.backbone))
     vectors_NE = F.normalize(encoder.encode(item_texts(world.items, fields)), dim=1)
     catalogue = Catalogue(items)
-    ranking = ranking_of(catalogue)
+    ranking = catalogue.ranking
     lexical = LexicalIndex.build(item_words(items, fields), ranking)
     with tempfile.TemporaryDirectory() as folder:
         write_world(world, folder)

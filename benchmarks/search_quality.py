@@ -22,7 +22,7 @@ from recsys import schema
 from recsys.config import ModelConfig, PrepareConfig, SearchConfig
 from recsys.data.tokenize import item_texts, load_tokenizer
 from recsys.engine.catalogue import Catalogue
-from recsys.engine.search import DenseSearch, Searcher, ranking_of
+from recsys.engine.search import DenseSearch, Searcher
 from recsys.eval.search import BM25, FROZEN, NDCG, TRAINED, describe_queries, measure
 from recsys.index.build_search import PRECISION, learn
 from recsys.index.item_index import make_index
@@ -54,7 +54,7 @@ def main(arguments: Arguments) -> None:
     encoder = QueryEncoder(load_text_encoder(model), load_tokenizer(model.backbone))
     vectors_NE = _vectors(arguments, encoder, item_texts(items, fields))
     catalogue, words = Catalogue(items), item_words(items, fields)
-    ranking = ranking_of(catalogue)
+    ranking = catalogue.ranking
     lexical = LexicalIndex.build(words, ranking)
     config = SearchConfig(queries=str(arguments.data / "queries.parquet"))
     learned = learn(config, items, encoder, vectors_NE, lexical)

@@ -19,6 +19,7 @@ import torch
 from recsys import schema
 from recsys.data.vocabulary import UNKNOWN, ItemVocabulary
 from recsys.index.item_columns import attribute_columns, kind_of
+from recsys.index.item_index import Ranking, popularity_order
 
 ATTRIBUTES = ("category", "brand")
 """What two items may have in common."""
@@ -42,6 +43,11 @@ class Catalogue:
         self._codes = {n: pc.fill_null(c.indices, NO_VALUE).to_numpy() for n, c in encoded.items()}
         self.prices = _numbers(items, "price")
         """(N,) float64, not a number where unknown."""
+
+    @property
+    def ranking(self) -> Ranking:
+        """Of items with one score the one with more training events first, removed ones never."""
+        return Ranking(len(self), popularity_order(self.train_counts), self.removed)
 
     def __len__(self) -> int:
         return len(self.vocabulary)

@@ -29,7 +29,7 @@ from recsys.engine.popularity import PopularityRanking
 from recsys.engine.recommender import POPULAR, Event, Query, Recommender
 from recsys.index.changed_index import change
 from recsys.index.fusion import DEPTH, FUSION, Fusion, fuse, fuse_in_order, load_fusion
-from recsys.index.item_index import ItemIndex, Ranking, load_index, popularity_order
+from recsys.index.item_index import ItemIndex, load_index
 from recsys.index.lexical import (
     LEXICAL,
     LexicalIndex,
@@ -125,7 +125,7 @@ class Searcher:
         self._recommender = recommender
         self._ranker = ranker
         self._facts = item_facts(catalogue, ranker.added_column if ranker else "")
-        self._ranking = ranking_of(catalogue)
+        self._ranking = catalogue.ranking
         self._popularity = PopularityRanking(catalogue.train_counts, catalogue.removed)
 
     @classmethod
@@ -148,7 +148,7 @@ class Searcher:
             )
         items = "items.parquet"
         catalogue = recommender.catalogue if recommender else Catalogue(index.read_table(items))
-        lexical = load_lexical(index.read_bytes(LEXICAL), ranking_of(catalogue))
+        lexical = load_lexical(index.read_bytes(LEXICAL), catalogue.ranking)
         prompt = index.manifest.config["search"]["query_prompt"]
         final = None if ranker is None else ranker_of(ranker, index)
         if not index.names(TEXT_VECTORS):
@@ -204,7 +204,7 @@ class Searcher:
         of length 1, in the same order. Items that the catalogue has removed are found no more.
         """
         catalogue = recommender.catalogue
-        ranking = ranking_of(catalogue)
+        ranking = catalogue.ranking
         items, _, _ = catalogue.find(list(words))
         dense = self._dense
         if dense is not None:
@@ -398,9 +398,3 @@ class Searcher:
     ) -> FoundItem:
         named = self._catalogue.recommendation(item, score)
         return FoundItem(named.item_id, named.title, score, lexical_rank, dense_rank, probability)
-
-
-def ranking_of(catalogue: Catalogue) -> Ranking:
-    """Of items with one score the one with more training events first, removed ones never."""
-    order = popularity_order(catalogue.train_counts)
-    return Ranking(len(catalogue), order, catalogue.removed)

@@ -20,7 +20,7 @@ from recsys.config import SearchConfig
 from recsys.data.collate import histories_of, read_rows, targets_of
 from recsys.engine.catalogue import Catalogue
 from recsys.engine.recommender import Event, Recommender
-from recsys.engine.search import SEARCH, Searcher, SearchQuery, ranking_of
+from recsys.engine.search import SEARCH, Searcher, SearchQuery
 from recsys.eval.held_out import ITEMS, check_lineage
 from recsys.index.fusion import Fusion
 from recsys.index.item_index import Ranking
@@ -98,7 +98,7 @@ def measure(
     if not queries:
         raise ValueError("no query is in the test split: give more distinct queries")
     texts = [query.text for query in queries]
-    rankers: dict[str, Rank] = {TFIDF: _tfidf(words, ranking_of(catalogue))}
+    rankers: dict[str, Rank] = {TFIDF: _tfidf(words, catalogue.ranking)}
     for name, fusion in _parts(searcher).items():
         rankers[name] = _rank_by(searcher.with_fusion(fusion), catalogue)
     return {name: score_rankings(rank(texts), queries) for name, rank in rankers.items()}

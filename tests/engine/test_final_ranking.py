@@ -13,7 +13,7 @@ from recsys.config import RankerConfig
 from recsys.engine.final_ranking import ranker_of
 from recsys.engine.fit_ranker import clicked_lists, fit_ranker, judged_lists
 from recsys.engine.recommender import Event, Query
-from recsys.engine.search import Searcher, SearchQuery, ranking_of
+from recsys.engine.search import Searcher, SearchQuery
 from recsys.index.fusion import Fusion
 from recsys.index.lexical import LexicalIndex
 from recsys.index.queries import JudgedQuery
@@ -31,7 +31,7 @@ WORDS = [["tool"] * (8 - number) + ["x"] * number for number in range(8)]
 @pytest.fixture(scope="module")
 def searcher() -> Searcher:
     catalogue = make_catalogue()
-    return Searcher(LexicalIndex.build(WORDS, ranking_of(catalogue)), None, Fusion(0.0), catalogue)
+    return Searcher(LexicalIndex.build(WORDS, catalogue.ranking), None, Fusion(0.0), catalogue)
 
 
 @pytest.fixture(scope="module")

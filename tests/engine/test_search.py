@@ -10,7 +10,7 @@ import torch
 from recsys.config import ModelConfig
 from recsys.data.tokenize import load_tokenizer
 from recsys.engine.recommender import Event, Query
-from recsys.engine.search import DenseSearch, SearchAnswer, Searcher, SearchQuery, ranking_of
+from recsys.engine.search import DenseSearch, SearchAnswer, Searcher, SearchQuery
 from recsys.index.fusion import Fusion
 from recsys.index.item_index import ExactIndex
 from recsys.index.lexical import LexicalIndex, split_words
@@ -33,7 +33,7 @@ def encoder(tiny_backbone: str) -> QueryEncoder:
 def searcher(encoder: QueryEncoder) -> Searcher:
     """Words and meaning of the titles, both counted the same."""
     catalogue = make_catalogue()
-    ranking = ranking_of(catalogue)
+    ranking = catalogue.ranking
     lexical = LexicalIndex.build([split_words(title or "") for title in TITLES], ranking)
     vectors = encoder.encode([title or "" for title in TITLES])
     items = ExactIndex(vectors, ranking.order_N, ranking.removed_N)

@@ -14,7 +14,7 @@ from recsys.engine.catalogue import Catalogue
 from recsys.engine.query.facets import Facets
 from recsys.engine.query.suggest import Suggester
 from recsys.engine.query.understander import QueryUnderstander
-from recsys.engine.search import FoundItem, Searcher, ranking_of
+from recsys.engine.search import FoundItem, Searcher
 from recsys.engine.shop_search import ShopQuery, ShopSearch
 from recsys.index.fusion import Fusion
 from recsys.index.lexical import LexicalIndex, split_words
@@ -55,7 +55,7 @@ def parts() -> tuple[QueryUnderstander, Suggester, Facets]:
 def shop(ranker: FinalRanker | None) -> ShopSearch:
     catalogue = Catalogue(ITEMS)
     words = [split_words(title) for title in ITEMS["title"].to_pylist()]
-    lexical = LexicalIndex.build(words, ranking_of(catalogue))
+    lexical = LexicalIndex.build(words, catalogue.ranking)
     searcher = Searcher(lexical, None, Fusion(0.0), catalogue, None, ranker)
     return ShopSearch(searcher, catalogue, *parts())
 
