@@ -72,7 +72,7 @@ chaos: setup  ## break trainings and a running service on purpose; needs what ma
 docs: setup  ## build the site into outputs/site; a broken link fails
 	mkdir -p outputs/site-pages
 	ln -sfn $(addprefix $(CURDIR)/,$(PAGES)) outputs/site-pages
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict --config-file docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 # In an environment of their own: what they need is not what is to be served.
 $(TOOLS)/.installed: .ci/lock/tools.txt | setup
