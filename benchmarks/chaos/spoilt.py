@@ -15,13 +15,14 @@ from benchmarks.chaos.report import Outcome
 from benchmarks.chaos.scene import BREAK_AT, EVERY, MOST_LOST, Injected, Scene, Truth
 from benchmarks.chaos.trained import ROWS, WORKER, processes, until
 from recsys.training.shards import COMMIT, list_checkpoints
-from recsys.training.workers import SNAPSHOT
 
 FOR_EVER = 1_000_000
 """Losses that are NaN."""
 BACK = "; back to step "
 HALF_AT = BREAK_AT // EVERY * EVERY
 """The step whose upload never ends."""
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's own list of a run's checkpoints."""
 FULL = 4_096
 """Bytes that a file of the worker with the full disk may have."""
 FAR = 5 * EVERY

@@ -48,10 +48,11 @@ def machines(*cpus: int, **environment: str) -> Iterator[Any]:
     """
     # Unix sockets live below it, and their paths may have 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="c-", ignore_cleanup_errors=True) as folder:
+        # Ray reads its environment when it is imported: not before this line.
+        assert "ray" not in sys.modules or "RAY_AUTH_TOKEN" in os.environ
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.update(environment | {"RAY_TMPDIR": folder, "RAY_DEDUP_LOGS": "0"} | AGENTS)
-        # Only now: Ray reads its environment when it is imported.
         cluster = import_module("ray.cluster_utils").Cluster()
         try:
             for number in cpus:
