@@ -106,6 +106,12 @@ class Estimate:
     clipped: float
 
 
+def on_policy(log: Log, level: float = 0.95) -> Estimate:
+    """The mean reward of the policy that was logged, to hold the others against."""
+    same = Log(log.users, log.rewards, log.propensities, log.propensities)
+    return ips(same, level=level)
+
+
 def ips(log: Log, clip: float = np.inf, level: float = 0.95) -> Estimate:
     """Inverse propensity scoring: mean(w r). Horvitz & Thompson, 1952; clipped: Ionides, 2008."""
     weights = log.weights(clip)
