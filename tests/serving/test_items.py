@@ -95,7 +95,7 @@ def test_an_added_item_is_known_recommended_and_found_at_once(
     assert client.get("/v1/model").json()["item_changes"] == told.json()["change"]
 
 
-def test_an_item_that_is_put_again_has_the_vector_and_the_words_that_the_index_made(
+def test_an_item_that_is_put_again_has_the_vector_that_the_index_made(
     loaded: ServedModel, toy_dataset: Artifact, toy_index: Artifact, item_ids: list[str]
 ) -> None:
     raw = toy_dataset.read_table("items.parquet")
