@@ -25,7 +25,7 @@ setup: $(STAMP)  ## make .venv from .ci/lock; TORCH=cpu or cuda, by default cpu 
 
 # Exact versions, and every file is checked by its hash. hatchling is among them, so nothing else is fetched.
 $(STAMP): pyproject.toml $(wildcard .ci/lock/*.txt)
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11, 5) <= sys.version_info < (3, 13) else "error: Python 3.11 (from 3.11.5) or 3.12 is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "error: Python 3.11 or 3.12 is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(LOCKED) -r .ci/lock/dev.txt
 	$(LOCKED) -r .ci/lock/$(or $(TORCH),cpu).txt $(if $(TORCH),,|| $(LOCKED) -r .ci/lock/cuda.txt)

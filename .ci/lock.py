@@ -25,8 +25,8 @@ WANTED = {
     "tools": ["--group=pyproject.toml:supply"],
 }
 """What uv is asked for."""
-# The oldest of each line; pymdown-extensions, which the docs need, asks for 3.11.5.
-PYTHONS = ("3.11.5", "3.12.0")
+# The oldest of each line.
+PYTHONS = ("3.11.0", "3.12.0")
 # What torch's default build needs on Linux and its CPU build does not, and torch itself.
 CUDA = re.compile(r"cuda-|nvidia-|(triton|torch)==")
 
@@ -84,14 +84,22 @@ def _write(name: str, what: str, blocks: Iterable[str]) -> None:
     (LOCKS / f"{name}.txt").write_text(head + "".join(blocks))
 
 
+def _joined(resolved: Iterable[dict[str, str]]) -> dict[str, str]:
+    """What any Python needs: a package that another one does without is harmless there."""
+    found: dict[str, str] = {}
+    for blocks in resolved:
+        for name, block in blocks.items():
+            if found.setdefault(name, block) != block:
+                sys.exit(f"error: Pythons {PYTHONS} need other versions of {name}")
+    return dict(sorted(found.items()))
+
+
 def main() -> None:
     """Resolve for each Python, and put the two builds of torch apart from the rest."""
     LOCKS.mkdir(exist_ok=True)
     resolved = {}
     for name, wanted in WANTED.items():
-        blocks, *others = (_resolve(wanted, python) for python in PYTHONS)
-        if others != [blocks] * len(others):
-            sys.exit(f"error: {' '.join(wanted)} needs other packages on another Python")
+        blocks = _joined(_resolve(wanted, python) for python in PYTHONS)
         rest = [block for block in blocks.values() if not CUDA.match(block)]
         _write(name, f"From {' '.join(wanted)}, without torch.", rest)
         resolved[name] = blocks
