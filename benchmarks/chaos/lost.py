@@ -32,6 +32,7 @@ HANG_S = 30
 ANY = "1000"
 """training.max_failures of the run that is killed often."""
 JUMP_S = 86_400
+REAPED_S = 30
 MEMORY_GIB = 4.0
 """What a run and its cluster may take before Ray's memory monitor acts; they take about 3."""
 
@@ -105,7 +106,7 @@ def machine_lost(scene: Scene) -> Outcome:
 def _kill_machine() -> None:
     raylet = processes(WORKER)[0].parent()
     assert raylet is not None
-    raylet.kill()
+    _kill(raylet)
 
 
 def machine_fewer(scene: Scene) -> Outcome:
@@ -141,7 +142,13 @@ def head_lost(scene: Scene) -> Outcome:
 
 def _kill_head() -> None:
     for process in processes("gcs_server") + processes("raylet/raylet"):
-        process.kill()
+        _kill(process)
+
+
+def _kill(daemon: psutil.Process) -> None:
+    """`kill -9`, and collect it: workers take a raylet that is a zombie for alive."""
+    daemon.kill()
+    daemon.wait(REAPED_S)
 
 
 def _given_again(scene: Scene, name: str, fault: Injected, code: int, how: str) -> Outcome:
