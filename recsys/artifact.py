@@ -44,6 +44,7 @@ KINDS = (
     "attributes",
     "comparison",
     "backbone",
+    "sweep",
     "explanations",
     "recommendations",
     "audience",
