@@ -27,8 +27,8 @@ LIMITS = {"limits": {"max_in_progress": 64}, "rates": {"per_key_s": 100_000.0}}
 DEPLOYMENT = {
     "num_replicas": 2,
     "max_surge_percent": 100,
-    "max_ongoing_requests": 64,
-    "max_queued_requests": 128,
+    "max_ongoing_requests": 1024,
+    "max_queued_requests": 2048,
     "backpressure_config": {"status_code": 429, "retry_after_s": 1},
     "health_check_period_s": 2,
     "health_check_timeout_s": 5,

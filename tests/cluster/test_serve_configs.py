@@ -83,6 +83,12 @@ def test_a_replica_takes_two_batches(name):
 
 
 @EVERY_CONFIG
+def test_the_application_refuses_long_before_rays_router_would_wait_for_a_place(name):
+    args = ServeArgs(**application(name)["args"])
+    assert deployment(name)["max_ongoing_requests"] >= 4 * args.security.limits.max_in_progress
+
+
+@EVERY_CONFIG
 def test_a_replica_has_a_core_for_each_thread(name):
     args = ServeArgs(**application(name)["args"])
     assert deployment(name)["ray_actor_options"]["num_cpus"] == args.num_threads
