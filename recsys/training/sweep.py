@@ -7,6 +7,7 @@ are not read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -66,7 +67,7 @@ def sweep(
 ) -> Artifact:
     """Try settings and write a `sweep` artifact: all trials, a page, and the best as TOML.
 
-    An interrupted sweep of the same place is gone on with.
+    An interrupted sweep of the same place, space, settings and dataset is gone on with.
 
     Raises:
         ValueError: a key of the space is no setting that can be swept, or a value is not allowed.
@@ -85,8 +86,13 @@ def check_space(config: SweepConfig, model: ModelConfig, training: TrainingConfi
     """Try the ends of each range and each value of a list, alone.
 
     Raises:
-        ValueError: a key or a value does not fit; the message names it.
+        ValueError: a key or a value does not fit; the message names it. Or training is private.
     """
+    if training.privacy.is_on:
+        raise ValueError(
+            "a sweep chooses by validation users, and each trial adds to epsilon: "
+            "set training.privacy.noise_multiplier to 0"
+        )
     for key, values in config.space.items():
         section, _, name = key.partition(".")
         known = SECTIONS.get(section)
@@ -117,6 +123,16 @@ def settings_with(
     return ModelConfig.model_validate(told["model"]), TrainingConfig.model_validate(
         told["training"]
     )
+
+
+def trials_name(
+    config: SweepConfig, model: ModelConfig, training: TrainingConfig, dataset: Artifact
+) -> str:
+    """Folder of the trials. Another space, setting or dataset has another: trials of one are not
+    taken for those of the other."""
+    told = [config.model_dump_json(), model.model_dump_json(), training.model_dump_json()]
+    digest = hashlib.sha256("\n".join([*told, dataset.digest]).encode()).hexdigest()
+    return f"trials_{digest[:16]}"
 
 
 def as_toml(values: dict[str, Value]) -> str:
@@ -155,14 +171,13 @@ def _tuner(
     dataset: Artifact,
     output: str,
 ) -> tune.Tuner:
-    run = f"{output}-run"
+    run, name = f"{output}-run", trials_name(config, model, training, dataset)
     trial = partial(_run_trial, model=model, training=training, dataset=dataset.uri, run=run)
     fs, path = steady_filesystem(run)
-    if tune.Tuner.can_restore(f"{path}/trials", storage_filesystem=fs):
-        log.info("%s: going on with an interrupted sweep", run)
-        return tune.Tuner.restore(
-            f"{path}/trials", trial, storage_filesystem=fs, restart_errored=True
-        )
+    place = f"{path}/{name}"
+    if tune.Tuner.can_restore(place, storage_filesystem=fs):
+        log.info("%s: going on with an interrupted sweep", place)
+        return tune.Tuner.restore(place, trial, storage_filesystem=fs, restart_errored=True)
     return tune.Tuner(
         trial,
         param_space={key: _domain(values) for key, values in config.space.items()},
@@ -177,7 +192,7 @@ def _tuner(
             time_budget_s=config.minutes * 60 or None,
         ),
         run_config=tune.RunConfig(
-            name="trials",
+            name=name,
             storage_path=path,
             storage_filesystem=fs,
             verbose=0,

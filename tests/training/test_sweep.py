@@ -12,9 +12,17 @@ from recsys.artifact import Artifact
 from recsys.config import ModelConfig, SweepConfig, TrainingConfig
 from recsys.config.job import read_toml
 from recsys.models.build import SCORE
-from recsys.training.sweep import _domain, as_toml, check_space, settings_with, sweep
+from recsys.training.sweep import (
+    _domain,
+    as_toml,
+    check_space,
+    settings_with,
+    sweep,
+    trials_name,
+)
 from recsys.training.sweep_page import sweep_page
 from tests.conftest import TOY_TRAINING
+from tests.training.test_ingest import write_dataset
 
 RATE, LAYERS = "training.learning_rate", "model.num_layers"
 
@@ -65,6 +73,26 @@ def test_a_trial_differs_in_its_values_alone():
     model, training = settings_with({RATE: 0.5, LAYERS: 7}, ModelConfig(), TrainingConfig(seed=3))
     assert model == ModelConfig(num_layers=7)
     assert training == TrainingConfig(seed=3, learning_rate=0.5)
+
+
+def test_trials_of_another_space_setting_or_dataset_are_not_taken_over(dataset, tmp_path):
+    other = write_dataset(tmp_path, [[2, 3, 4]])
+    names = {
+        trials_name(space(x=values), ModelConfig(), TrainingConfig(seed=seed), data)
+        for values in ([1, 2], [1, 3])
+        for seed in (0, 1)
+        for data in (dataset, other)
+    }
+    assert len(names) == 8
+
+
+def test_private_training_is_not_swept():
+    private = TrainingConfig.model_validate(
+        {"num_workers": 1, "zero_stage": 0, "max_rollbacks": 0, "precision": "fp32"}
+        | {"privacy": {"noise_multiplier": 1.0}}
+    )
+    with pytest.raises(ValueError, match="adds to epsilon"):
+        check_space(space(**{RATE: [1e-3]}), ModelConfig(item_features="text"), private)
 
 
 def test_the_best_can_be_put_into_a_config_file():
