@@ -66,8 +66,10 @@ def _alter(line: str, random: np.random.Generator) -> str:
     name = _FIELD.match(line)
     start = name.end() if name else 0
     parts = [part for part in _PART.split(line[start:]) if part]
+    if not parts:
+        return line
     # The head of a title says what the thing is: it stays in front.
-    order = [0, *(1 + random.permutation(len(parts) - 1))] if parts else []
+    order = [0, *(1 + random.permutation(len(parts) - 1))]
     return line[:start] + ", ".join(_drop_words(parts[at], random) for at in order)
 
 

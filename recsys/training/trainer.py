@@ -46,10 +46,11 @@ def train(model: ModelConfig, training: TrainingConfig, dataset: Artifact, outpu
         LeaseError: another trainer is at work on the same run.
         ShardError: no checkpoint of the run is good.
     """
+    parents = training_parents(model, training, dataset)  # of now: a path may change meanwhile
     job, run = make_job(model, training, dataset, f"{str(output).rstrip('/')}-run")
     with hold(run) as lease:
         fit(job, run, lease)
-        return _publish(job, dataset, training_parents(model, training, dataset), run, output)
+        return _publish(job, dataset, parents, run, output)
 
 
 def make_job(

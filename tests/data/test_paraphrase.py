@@ -40,6 +40,11 @@ def test_the_first_part_stays_in_front_and_the_first_field_stays():
         assert set(altered.split("\n")[0][7:].split(",")[0].split()) <= {"Oak", "table"}
 
 
+@pytest.mark.parametrize("text", ["title: (/)", "title: ", ""])
+def test_a_text_without_a_word_stays_as_it_is(text: str):
+    assert {reworded(text, seed) for seed in range(20)} == {text}
+
+
 def test_so_many_words_and_fields_go_as_is_said():
     many = [reworded(TEXT, seed) for seed in range(2_000)]
     lost = [1 - ("brand: Ash" in altered) for altered in many]
